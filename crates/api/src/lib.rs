@@ -1,0 +1,1 @@
+//! Types shared by control and data side: port specifications, control messages, statistics.

@@ -1,0 +1,1 @@
+//! Guest memory: regions, address table, volatile copies, SIGBUS guard.

@@ -1,0 +1,1 @@
+//! The learning switch: classify, deliver, workers, control socket.

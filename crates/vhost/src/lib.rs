@@ -1,0 +1,1 @@
+//! The vhost protocol: the vhost-user back-end session.
