@@ -1,1 +1,12 @@
-//! Types shared by control and data side: port specifications, control messages, statistics.
+//! Types shared by control and data side: port specifications, statistics, and the control protocol of `ringway switch`.
+//!
+//! Nothing here opens a port or moves a frame; the crate only says what is wanted and what was counted.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod hex;
+pub mod port_spec;
+pub mod stats;
+
+pub use port_spec::{PortKind, PortSpec, SpecError};

@@ -1,0 +1,134 @@
+//! Statistics of a switch, as printed on SIGUSR1 and answered over the control socket.
+//!
+//! The JSON names are fixed; readers ignore fields they do not know, so that new ones can be added at the end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a switch counted since it started.
+///
+/// `attempted == delivered + dropped` holds at every quiescent point; a flooded frame counts once per receiver.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// One entry per port, in the order in which they were added.
+    pub ports: Vec<PortStatistics>,
+    /// Deliveries tried.
+    pub attempted: u64,
+    /// Deliveries done.
+    pub delivered: u64,
+    /// Deliveries not done; the reasons stand at the ports.
+    pub dropped: u64,
+    /// Bytes of frame bodies copied from guest to guest.
+    pub copied_bytes: u64,
+}
+
+/// What one port counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatistics {
+    /// The port's name, unique in its switch.
+    pub name: String,
+    /// The kind as written on the command line, for example `vhost-user`.
+    pub kind: String,
+    /// Whether a peer is there: a front-end's connection, or the device that was opened.
+    pub connected: bool,
+    /// Negotiated virtio features, as `0x...`.
+    #[serde(with = "crate::hex")]
+    pub features: u64,
+    /// One entry per queue pair.
+    pub queues: Vec<QueueStatistics>,
+    /// Drops charged to this port, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What one queue pair counted; rx is from the guest, tx is to the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatistics {
+    /// Frames from the guest.
+    pub rx_frames: u64,
+    /// Bytes of these frames, virtio-net header excluded.
+    pub rx_bytes: u64,
+    /// Frames to the guest.
+    pub tx_frames: u64,
+    /// Bytes of these frames, virtio-net header excluded.
+    pub tx_bytes: u64,
+    /// Kicks received from the driver.
+    pub kicks: u64,
+    /// Calls sent to the driver.
+    pub calls: u64,
+}
+
+impl Statistics {
+    /// The one line of JSON that is printed, without the line's end.
+    pub fn to_json(&self) -> String {
+        // Only maps with keys other than strings can fail, and there are none.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_exactly_the_documented_one() {
+        let statistics = Statistics {
+            ports: vec![PortStatistics {
+                name: "a".into(),
+                kind: "vhost-user".into(),
+                connected: true,
+                features: 0x1_3000_0000,
+                queues: vec![QueueStatistics {
+                    rx_frames: 1,
+                    rx_bytes: 60,
+                    tx_frames: 2,
+                    tx_bytes: 120,
+                    kicks: 3,
+                    calls: 4,
+                }],
+                drops: BTreeMap::from([("no-buffers".into(), 5)]),
+            }],
+            attempted: 7,
+            delivered: 2,
+            dropped: 5,
+            copied_bytes: 180,
+        };
+        let text = concat!(
+            r#"{"ports":[{"name":"a","kind":"vhost-user","connected":true,"features":"0x130000000","#,
+            r#""queues":[{"rx_frames":1,"rx_bytes":60,"tx_frames":2,"tx_bytes":120,"kicks":3,"calls":4}],"#,
+            r#""drops":{"no-buffers":5}}],"attempted":7,"delivered":2,"dropped":5,"copied_bytes":180}"#
+        );
+        assert_eq!(statistics.to_json(), text);
+        assert_eq!(
+            serde_json::from_str::<Statistics>(text).unwrap(),
+            statistics
+        );
+    }
+
+    #[test]
+    fn features_must_be_hexadecimal_and_unknown_fields_are_ignored() {
+        let text = |features: &str| {
+            format!(
+                r#"{{"name":"a","kind":"sink","connected":true,"features":{features},"queues":[],"drops":{{}},"new":1}}"#
+            )
+        };
+        assert_eq!(
+            serde_json::from_str::<PortStatistics>(&text("\"0xffffffffffffffff\""))
+                .unwrap()
+                .features,
+            u64::MAX
+        );
+        for bad in [
+            "\"12\"",
+            "\"0x\"",
+            "\"0x+1\"",
+            "\"0x1ffffffffffffffff\"",
+            "1",
+        ] {
+            assert!(
+                serde_json::from_str::<PortStatistics>(&text(bad)).is_err(),
+                "{bad}"
+            );
+        }
+    }
+}
