@@ -1,0 +1,177 @@
+//! Ring memory: words that a guest and we share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicU16, Ordering};
+
+use crate::{GuestMemory, copy};
+
+/// Bytes of a ring, read and written by words in the guest's little-endian order. Offsets are our own arithmetic, never a guest's
+/// number: one that is outside or not aligned to its word panics. The handle keeps the memory mapped.
+#[derive(Clone)]
+pub struct Area {
+    start: *mut u8,
+    len: usize,
+    memory: Arc<GuestMemory>,
+}
+
+// SAFETY: the pointer names memory that `memory` keeps mapped; every access bears concurrent parties.
+unsafe impl Send for Area {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Area {}
+
+/// Two words of a used element, which are aligned to 4 bytes.
+#[repr(C, packed(4))]
+struct Pair(u64);
+
+impl Area {
+    /// # Safety
+    ///
+    /// `len` bytes from `start` must be inside one region of `memory`.
+    pub(crate) unsafe fn new(start: *mut u8, len: usize, memory: Arc<GuestMemory>) -> Self {
+        Self { start, len, memory }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memory the area lies in.
+    #[inline]
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Reads a word.
+    #[inline(always)]
+    pub fn load_u16(&self, offset: usize) -> u16 {
+        // SAFETY: `at` saw to 2 aligned bytes inside the area.
+        u16::from_le(unsafe { self.at::<2, 2>(offset).cast::<u16>().read_volatile() })
+    }
+
+    /// Reads a word.
+    #[inline(always)]
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        // SAFETY: `at` saw to 4 aligned bytes inside the area.
+        u32::from_le(unsafe { self.at::<4, 4>(offset).cast::<u32>().read_volatile() })
+    }
+
+    /// Reads a word.
+    #[inline(always)]
+    pub fn load_u64(&self, offset: usize) -> u64 {
+        // SAFETY: `at` saw to 8 aligned bytes inside the area.
+        u64::from_le(unsafe { self.at::<8, 8>(offset).cast::<u64>().read_volatile() })
+    }
+
+    /// Writes a word.
+    #[inline(always)]
+    pub fn store_u16(&self, offset: usize, value: u16) {
+        let at = self.at::<2, 2>(offset).cast::<u16>();
+        // SAFETY: `at` saw to 2 aligned bytes inside the area.
+        unsafe { at.write_volatile(value.to_le()) };
+    }
+
+    /// Writes a word.
+    #[inline(always)]
+    pub fn store_u32(&self, offset: usize, value: u32) {
+        let at = self.at::<4, 4>(offset).cast::<u32>();
+        // SAFETY: `at` saw to 4 aligned bytes inside the area.
+        unsafe { at.write_volatile(value.to_le()) };
+    }
+
+    /// Writes a word.
+    #[inline(always)]
+    pub fn store_u64(&self, offset: usize, value: u64) {
+        let at = self.at::<8, 8>(offset).cast::<u64>();
+        // SAFETY: `at` saw to 8 aligned bytes inside the area.
+        unsafe { at.write_volatile(value.to_le()) };
+    }
+
+    /// Reads an index or flags that say what else is there to be read: later loads see at least what the guest stored before it.
+    #[inline(always)]
+    pub fn load_acquire_u16(&self, offset: usize) -> u16 {
+        // SAFETY: `at` saw to 2 aligned bytes inside the area, mapped while `self` lives; no reference covers them.
+        let word = unsafe { AtomicU16::from_ptr(self.at::<2, 2>(offset).cast()) };
+        u16::from_le(word.load(Ordering::Acquire))
+    }
+
+    /// Writes an index or flags after everything that it announces.
+    #[inline(always)]
+    pub fn store_release_u16(&self, offset: usize, value: u16) {
+        // SAFETY: `at` saw to 2 aligned bytes inside the area, mapped while `self` lives; no reference covers them.
+        let word = unsafe { AtomicU16::from_ptr(self.at::<2, 2>(offset).cast()) };
+        word.store(value.to_le(), Ordering::Release);
+    }
+
+    /// Reads the 16 bytes of a descriptor, each once. Needs the alignment of a word of 8 bytes.
+    #[inline(always)]
+    pub fn load_desc(&self, offset: usize) -> [u64; 2] {
+        let at = self.at::<16, 8>(offset).cast::<u64>();
+        // SAFETY: `at` saw to 16 bytes inside the area, aligned to 8.
+        unsafe {
+            [
+                u64::from_le(at.read_volatile()),
+                u64::from_le(at.add(1).read_volatile()),
+            ]
+        }
+    }
+
+    /// Writes two words side by side, as a used element is. Needs the alignment of one of them.
+    #[inline(always)]
+    pub fn store_pair_u32(&self, offset: usize, first: u32, second: u32) {
+        let both = u64::from(first) | u64::from(second) << 32;
+        let at = self.at::<8, 4>(offset).cast::<Pair>();
+        // SAFETY: `at` saw to 8 bytes inside the area, aligned to 4 as `Pair` is.
+        unsafe { at.write_volatile(Pair(both.to_le())) };
+    }
+
+    /// Asks for the cache line at an offset, to be read soon. Only a hint: any offset is fine.
+    #[inline(always)]
+    pub fn prefetch(&self, offset: usize) {
+        copy::prefetch(self.start.wrapping_add(offset));
+    }
+
+    /// Where `SIZE` bytes aligned to `ALIGN` are.
+    #[inline(always)]
+    fn at<const SIZE: usize, const ALIGN: usize>(&self, offset: usize) -> *mut u8 {
+        match self.len.checked_sub(SIZE) {
+            Some(last) if offset <= last => {
+                // SAFETY: `offset` + `SIZE` is at most `len`, and `len` bytes are inside the region (promised at construction).
+                let at = unsafe { self.start.add(offset) };
+                if at.addr().is_multiple_of(ALIGN) {
+                    return at;
+                }
+            }
+            _ => {}
+        }
+        out_of_place(offset, SIZE, ALIGN, self.len)
+    }
+}
+
+impl fmt::Debug for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Area")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The full fence between publishing an index and reading whether the other side wants to be told (virtio 1.2, 2.7.13.4.1).
+#[inline(always)]
+pub fn fence() {
+    atomic::fence(Ordering::SeqCst);
+}
+
+#[cold]
+#[inline(never)]
+fn out_of_place(offset: usize, size: usize, align: usize, len: usize) -> ! {
+    panic!("{size} bytes aligned to {align} at offset {offset} of a ring area of {len} bytes");
+}

@@ -1,0 +1,186 @@
+//! One mapped region.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+
+use crate::MemoryError;
+use crate::sigbus::Slot;
+
+/// A region as a front-end describes it (vhost-user, memory region description), with its file.
+#[derive(Debug)]
+pub struct RegionRequest {
+    /// Guest physical address of the first byte.
+    pub guest_address: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// The front-end's virtual address of the first byte.
+    pub user_address: u64,
+    /// Offset of the first byte in the file.
+    pub mmap_offset: u64,
+    /// The file; it is closed once it is mapped.
+    pub file: OwnedFd,
+}
+
+/// A region of a [`GuestMemory`](crate::GuestMemory).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Guest physical address of the first byte.
+    pub guest_address: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// The front-end's virtual address of the first byte.
+    pub user_address: u64,
+    /// Whether somebody can shrink the file: true unless it carries `F_SEAL_SHRINK` or there is no file.
+    pub shrinkable: bool,
+}
+
+/// The region's bytes, mapped until it is dropped.
+pub(crate) struct Region {
+    pub(crate) info: RegionInfo,
+    /// First byte of the region; `info.size` bytes from here are inside the mapping.
+    pub(crate) start: *mut u8,
+    pub(crate) mapping: Mapping,
+}
+
+// SAFETY: the pointers name mapped memory that lives until the drop; all access to it is made for concurrent parties.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Checks a request and maps its file.
+    pub(crate) fn map(request: RegionRequest) -> Result<Self, MemoryError> {
+        let RegionRequest {
+            guest_address,
+            size,
+            user_address,
+            mmap_offset,
+            file,
+        } = request;
+        check_addresses(guest_address, size, user_address)?;
+        let overflow = MemoryError::OffsetOverflow { mmap_offset, size };
+        let Some(end) = mmap_offset.checked_add(size) else {
+            return Err(overflow);
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|e| MemoryError::Stat(e.into()))?;
+        let file_size = u64::try_from(stat.st_size).unwrap_or(0);
+        if file_size < end {
+            return Err(MemoryError::ShortFile { file_size, end });
+        }
+        // Offset 0 is the one that is aligned for every kind of page; QEMU sends offsets that are not aligned to its huge pages.
+        let Some(len) = mapping_length(end, page_size(&stat)) else {
+            return Err(overflow);
+        };
+        let shrinkable = rustix::fs::fcntl_get_seals(&file)
+            .map_or(true, |seals| !seals.contains(rustix::fs::SealFlags::SHRINK));
+        let mapping = Mapping::of_file(&file, len)?;
+        let offset = usize::try_from(mmap_offset).map_err(|_| overflow)?;
+        // SAFETY: `offset` + `size` = `end`, which is at most the length of the mapping.
+        let start = unsafe { mapping.base.add(offset) };
+        Ok(Self {
+            info: RegionInfo {
+                guest_address,
+                size,
+                user_address,
+                shrinkable,
+            },
+            start,
+            mapping,
+        })
+    }
+
+    /// Zeroed memory of our own, with the guest's address as the user address.
+    pub(crate) fn anonymous(guest_address: u64, size: usize) -> Result<Self, MemoryError> {
+        check_addresses(guest_address, size as u64, guest_address)?;
+        let mapping = Mapping::anonymous(size)?;
+        Ok(Self {
+            info: RegionInfo {
+                guest_address,
+                size: size as u64,
+                user_address: guest_address,
+                shrinkable: false,
+            },
+            start: mapping.base,
+            mapping,
+        })
+    }
+}
+
+fn check_addresses(guest_address: u64, size: u64, user_address: u64) -> Result<(), MemoryError> {
+    if size == 0 {
+        return Err(MemoryError::EmptyRegion { guest_address });
+    }
+    if guest_address.checked_add(size).is_none() {
+        return Err(MemoryError::GuestAddressOverflow {
+            guest_address,
+            size,
+        });
+    }
+    if user_address.checked_add(size).is_none() {
+        return Err(MemoryError::UserAddressOverflow { user_address, size });
+    }
+    Ok(())
+}
+
+/// Size of the pages that the file is made of: `st_blksize`, which hugetlbfs sets to its huge page.
+fn page_size(stat: &rustix::fs::Stat) -> u64 {
+    let base = rustix::param::page_size() as u64;
+    match u64::try_from(stat.st_blksize) {
+        Ok(block) if block.is_power_of_two() => block.max(base),
+        _ => base,
+    }
+}
+
+fn mapping_length(end: u64, page: u64) -> Option<usize> {
+    let len = usize::try_from(end.checked_next_multiple_of(page)?).ok()?;
+    (len <= isize::MAX as usize).then_some(len)
+}
+
+/// Pages of the address space, given back when dropped.
+pub(crate) struct Mapping {
+    base: *mut u8,
+    len: usize,
+    /// Present for files, which can shrink.
+    pub(crate) slot: Option<Slot>,
+}
+
+impl Mapping {
+    fn of_file(file: &OwnedFd, len: usize) -> Result<Self, MemoryError> {
+        let mut mapping = Self::mmap(
+            len,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+        )?;
+        mapping.slot = Some(Slot::claim(mapping.base.addr(), len)?);
+        Ok(mapping)
+    }
+
+    fn anonymous(len: usize) -> Result<Self, MemoryError> {
+        Self::mmap(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    fn mmap(len: usize, flags: libc::c_int, fd: libc::c_int) -> Result<Self, MemoryError> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) };
+        if base == libc::MAP_FAILED {
+            let source = io::Error::last_os_error();
+            return Err(MemoryError::Map { len, source });
+        }
+        Ok(Self {
+            base: base.cast(),
+            len,
+            slot: None,
+        })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // The slot goes first: once unmapped, the addresses may belong to another region.
+        drop(self.slot.take());
+        // SAFETY: the mapping is ours and whole; whoever could reach it borrowed from the owner, which is being dropped.
+        unsafe { libc::munmap(self.base.cast(), self.len) };
+    }
+}

@@ -1,0 +1,218 @@
+//! Bounded runs of bytes that lie in guest memory, or private bytes lent as such.
+
+use std::marker::PhantomData;
+
+use crate::copy;
+
+/// A run of bytes to read. It is a pointer, a length and the lifetime of the memory it lies in; it never becomes a Rust reference.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ReadSlice<'m> {
+    start: *const u8,
+    len: usize,
+    memory: PhantomData<&'m [u8]>,
+}
+
+/// A run of bytes to write. It is a pointer, a length and the lifetime of the memory it lies in; it never becomes a Rust reference.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct WriteSlice<'m> {
+    start: *mut u8,
+    len: usize,
+    memory: PhantomData<&'m mut [u8]>,
+}
+
+// `io` hands arrays of slices to the kernel as they are.
+const _: () = assert!(size_of::<ReadSlice<'_>>() == size_of::<libc::iovec>());
+const _: () = assert!(size_of::<WriteSlice<'_>>() == size_of::<libc::iovec>());
+const _: () = assert!(size_of::<WriteSlice<'_>>() == 2 * size_of::<usize>());
+
+// SAFETY: the bytes are mapped for as long as `'m` lasts, whichever thread looks at them. Every access is one of the copy routines
+// or a system call, which bear other parties reading and writing the same bytes: another thread is one party more.
+unsafe impl Send for ReadSlice<'_> {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for ReadSlice<'_> {}
+// SAFETY: as for `ReadSlice`.
+unsafe impl Send for WriteSlice<'_> {}
+// SAFETY: as for `ReadSlice`.
+unsafe impl Sync for WriteSlice<'_> {}
+
+impl<'m> ReadSlice<'m> {
+    /// # Safety
+    ///
+    /// `len` bytes from `start` must be mapped for reading during all of `'m`, and no mutable Rust reference may cover them.
+    #[inline(always)]
+    pub(crate) unsafe fn new(start: *const u8, len: usize) -> Self {
+        Self {
+            start,
+            len,
+            memory: PhantomData,
+        }
+    }
+
+    /// A slice of no bytes.
+    #[inline]
+    pub fn empty() -> Self {
+        Self::from_private(&[])
+    }
+
+    /// Lends bytes of our own, so that one path serves both.
+    #[inline]
+    pub fn from_private(bytes: &'m [u8]) -> Self {
+        Self {
+            start: bytes.as_ptr(),
+            len: bytes.len(),
+            memory: PhantomData,
+        }
+    }
+
+    /// Bytes in the slice.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are no bytes.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What is left after the first `n` bytes, nothing when there are not so many.
+    #[inline(always)]
+    #[must_use]
+    pub fn skip(self, n: usize) -> Self {
+        let n = n.min(self.len);
+        Self {
+            // SAFETY: `n` is at most `len`, so the result is inside the run or one past its end.
+            start: unsafe { self.start.add(n) },
+            len: self.len - n,
+            memory: PhantomData,
+        }
+    }
+
+    /// The first `n` bytes, all when there are not so many.
+    #[inline(always)]
+    #[must_use]
+    pub fn take(self, n: usize) -> Self {
+        Self {
+            len: n.min(self.len),
+            ..self
+        }
+    }
+
+    /// Copies as many bytes as both hold and tells how many.
+    #[inline]
+    pub fn copy_to(self, out: &mut [u8]) -> usize {
+        let len = self.len.min(out.len());
+        // SAFETY: `len` bytes of the run are mapped (promised at construction), and `out` has so many of our own.
+        unsafe { copy::copy(out.as_mut_ptr(), self.start, len) };
+        len
+    }
+
+    /// Asks for the first cache line, to be read soon.
+    #[inline(always)]
+    pub fn prefetch(self) {
+        copy::prefetch(self.start);
+    }
+}
+
+impl<'m> WriteSlice<'m> {
+    /// # Safety
+    ///
+    /// `len` bytes from `start` must be mapped for reading and writing during all of `'m`, and no Rust reference may cover them.
+    #[inline(always)]
+    pub(crate) unsafe fn new(start: *mut u8, len: usize) -> Self {
+        Self {
+            start,
+            len,
+            memory: PhantomData,
+        }
+    }
+
+    /// A slice of no bytes.
+    #[inline]
+    pub fn empty() -> Self {
+        Self::from_private(&mut [])
+    }
+
+    /// Lends bytes of our own, so that one path serves both.
+    #[inline]
+    pub fn from_private(bytes: &'m mut [u8]) -> Self {
+        Self {
+            start: bytes.as_mut_ptr(),
+            len: bytes.len(),
+            memory: PhantomData,
+        }
+    }
+
+    /// Bytes in the slice.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are no bytes.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What is left after the first `n` bytes, nothing when there are not so many.
+    #[inline(always)]
+    #[must_use]
+    pub fn skip(self, n: usize) -> Self {
+        let n = n.min(self.len);
+        Self {
+            // SAFETY: `n` is at most `len`, so the result is inside the run or one past its end.
+            start: unsafe { self.start.add(n) },
+            len: self.len - n,
+            memory: PhantomData,
+        }
+    }
+
+    /// The first `n` bytes, all when there are not so many.
+    #[inline(always)]
+    #[must_use]
+    pub fn take(self, n: usize) -> Self {
+        Self {
+            len: n.min(self.len),
+            ..self
+        }
+    }
+
+    /// The same bytes, to be read.
+    #[inline(always)]
+    pub fn as_read(self) -> ReadSlice<'m> {
+        ReadSlice {
+            start: self.start,
+            len: self.len,
+            memory: PhantomData,
+        }
+    }
+
+    /// Copies as many bytes as both hold and tells how many.
+    #[inline]
+    pub fn copy_from(self, data: &[u8]) -> usize {
+        let len = self.len.min(data.len());
+        // SAFETY: `len` bytes of the run are mapped (promised at construction), and `data` has so many of our own.
+        unsafe { copy::copy(self.start, data.as_ptr(), len) };
+        len
+    }
+
+    /// Copies as many bytes as both hold, straight from one guest to another, and tells how many. Where the two overlap, the
+    /// common bytes end up unspecified.
+    #[inline]
+    pub fn copy_from_guest(self, source: ReadSlice<'_>) -> usize {
+        let len = self.len.min(source.len);
+        // SAFETY: `len` bytes of both runs are mapped (promised at construction of each).
+        unsafe { copy::copy(self.start, source.start, len) };
+        len
+    }
+
+    /// Asks for the first cache line, to be written soon.
+    #[inline(always)]
+    pub fn prefetch_write(self) {
+        copy::prefetch_write(self.start);
+    }
+}
