@@ -2,9 +2,16 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod arp;
 mod bytes;
+pub mod checksum;
 pub mod eth;
+pub mod icmpv6;
+pub mod ipv4;
+pub mod ipv6;
 mod mac;
+pub mod tcp;
+pub mod udp;
 pub mod vlan;
 pub mod vnet_hdr;
 
