@@ -91,7 +91,7 @@ impl FromStr for PortSpec {
             })?,
             trunk: keys.optional("trunk", TRUNK, parsed)?,
             isolated: keys.flag("isolated")?,
-            mac: keys.optional("mac", MAC, unicast)?,
+            mac: keys.optional("mac", MAC, parsed)?,
             rate: keys.optional("rate", RATE, parsed)?,
             offload: keys
                 .optional("offload", OFFLOAD, offload)?
@@ -103,8 +103,22 @@ impl FromStr for PortSpec {
 }
 
 impl PortSpec {
-    /// The rules that span keys.
+    /// The rules on settings that can also be changed later, and those that span keys.
     pub(crate) fn check(&self) -> Result<(), SpecError> {
+        if let Some(vlan) = self.vlan.filter(|vlan| !(1..=4094).contains(vlan)) {
+            return Err(SpecError::BadValue {
+                key: "vlan",
+                value: vlan.to_string(),
+                allowed: VLAN,
+            });
+        }
+        if let Some(mac) = self.mac.filter(|mac| !mac.is_unicast()) {
+            return Err(SpecError::BadValue {
+                key: "mac",
+                value: mac.to_string(),
+                allowed: MAC,
+            });
+        }
         match (self.vlan, &self.trunk) {
             (Some(vlan), Some(trunk)) => Err(SpecError::VlanAndTrunk {
                 vlan,
