@@ -3,12 +3,15 @@
 #![warn(missing_docs)]
 
 pub mod arp;
+pub mod build;
 mod bytes;
 pub mod checksum;
 pub mod eth;
+pub mod flow;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod layers;
 mod mac;
 pub mod tcp;
 pub mod udp;
