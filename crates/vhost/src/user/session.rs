@@ -1,0 +1,545 @@
+//! The back-end's end of one vhost-user connection.
+//!
+//! A session is driven by one thread, without blocking:
+//!
+//! 1. [`Session::receive`] reads at most one message, applies it to [`Session::state`] and returns
+//!    an [`Event`] that says what changed.
+//! 2. The caller brings the data path in line: quiesces rings before their memory goes, stops a
+//!    ring whose base is asked for and writes the base back.
+//! 3. [`Session::finish`] sends the answer that the message is owed.
+//!
+//! So an answer is never on its way before what it confirms is true. In between nothing is read;
+//! the front-end's messages are handled strictly in their order.
+//!
+//! A message that is not sound (version, size, number of file descriptors) ends the session: what
+//! follows it in the stream cannot be trusted. A sound message that asks for the impossible is
+//! refused: with a negative answer if one was asked for, else the session ends as well, because
+//! the front-end would go on as if it had been obeyed. A request that has an answer of its own is
+//! always answered, refused or not, as QEMU's main loop waits for it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ringway_mem::MAX_REGIONS;
+
+use super::features::{
+    VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_MQ,
+    VHOST_USER_PROTOCOL_F_NET_MTU, VHOST_USER_PROTOCOL_F_RARP, VHOST_USER_PROTOCOL_F_REPLY_ACK,
+    VHOST_USER_PROTOCOL_F_RESET_DEVICE, VHOST_USER_PROTOCOL_F_STATUS, has, mask,
+};
+use super::message::{
+    Answer, Descriptors, Header, MemoryTable, PayloadSize, Region, Request, RequestId,
+    SingleRegion, VERSION, VringAddress, VringFile, VringState, parse_u64,
+};
+use super::socket::{Message, Socket};
+
+mod device;
+mod error;
+mod memory;
+mod rings;
+mod state;
+
+pub use error::SessionError;
+pub use state::{DeviceState, RingAddresses, Vring};
+
+/// Most queue pairs of a device: SET_VRING_KICK has eight bits for the ring.
+pub const MAX_QUEUE_PAIRS: u16 = 128;
+
+/// The protocol features that [`Session`] has; others are never offered.
+pub const PROTOCOL_FEATURES: u64 = mask(&[
+    VHOST_USER_PROTOCOL_F_MQ,
+    VHOST_USER_PROTOCOL_F_RARP,
+    VHOST_USER_PROTOCOL_F_REPLY_ACK,
+    VHOST_USER_PROTOCOL_F_NET_MTU,
+    VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+    VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+    VHOST_USER_PROTOCOL_F_STATUS,
+]);
+
+/// Refusals of one session that are logged as warnings. A front-end that is refused more often has
+/// made its point.
+const LOGGED_REFUSALS: u32 = 16;
+
+/// What the back-end offers.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// virtio features. Bit 30 is added when there are protocol features; bit 26 (dirty log) is
+    /// removed, as logging is not there.
+    pub features: u64,
+    /// vhost-user protocol features; those outside of [`PROTOCOL_FEATURES`] are removed.
+    pub protocol_features: u64,
+    /// Queue pairs, from 1 to [`MAX_QUEUE_PAIRS`]; what is outside is brought inside. This is the
+    /// answer to GET_QUEUE_NUM.
+    pub queue_pairs: u16,
+    /// Memory regions that can be added one at a time, at most [`MAX_REGIONS`].
+    pub max_memory_slots: u64,
+}
+
+/// What a message changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing for the data path.
+    Answered,
+    /// SET_FEATURES brought another feature set.
+    Features,
+    /// There is another memory table in the state. Rings have to be translated anew; the memory
+    /// before can be dropped after that.
+    Memory,
+    /// Size, addresses, base, kick or enable of a ring changed.
+    Ring(u16),
+    /// A ring is to be stopped (GET_VRING_BASE). If the caller runs it, it writes the ring's base
+    /// to the state before it finishes the event.
+    StopRing(u16),
+    /// All rings are to be stopped (RESET_OWNER, RESET_DEVICE, or status 0). The caller writes the
+    /// bases of those it runs to the state: GET_VRING_BASE comes after status 0.
+    ResetRings,
+    /// SET_STATUS brought another status than 0.
+    Status(u8),
+    /// NET_SET_MTU; the MTU is in the state.
+    Mtu,
+    /// The guest's MAC address has to be announced in its network.
+    Rarp([u8; 6]),
+    /// The ring's call changed; the ring runs on.
+    CallChanged(u16),
+}
+
+/// One connection of a front-end.
+pub struct Session {
+    socket: Socket,
+    offer: Offer,
+    state: DeviceState,
+    open: Option<Open>,
+    refusals: u32,
+    ended: bool,
+}
+
+/// A message that has been applied and not been answered.
+struct Open {
+    request: RequestId,
+    owed: Owed,
+}
+
+enum Owed {
+    Nothing,
+    /// This payload.
+    Reply(Vec<u8>),
+    /// The base of this ring, as it stands then.
+    Base(u16),
+    /// Whether the data path could follow.
+    Ack,
+}
+
+impl Session {
+    /// Takes a connected socket and makes it non-blocking and close-on-exec.
+    ///
+    /// # Errors
+    ///
+    /// When the socket's flags cannot be set.
+    pub fn new(socket: OwnedFd, offer: Offer) -> io::Result<Self> {
+        let offer = offer.limited();
+        Ok(Self {
+            socket: Socket::new(socket)?,
+            state: DeviceState::new(2 * usize::from(offer.queue_pairs)),
+            offer,
+            open: None,
+            refusals: 0,
+            ended: false,
+        })
+    }
+
+    /// What is offered in the end: see [`Offer`] for what is removed.
+    #[must_use]
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Reads at most one message and applies it. `None` = would block. After an event
+    /// [`Self::finish`] has to be called before the next message is read.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Unfinished`] when that was forgotten. Any other error ends the session; an
+    /// orderly end is [`SessionError::Closed`].
+    pub fn receive(&mut self) -> Result<Option<Event>, SessionError> {
+        if self.open.is_some() {
+            return Err(SessionError::Unfinished);
+        }
+        if self.ended {
+            return Err(SessionError::Closed);
+        }
+        let outcome = self.receive_one();
+        self.ended = outcome.is_err();
+        outcome
+    }
+
+    /// Sends the answer that the message of the last event is owed, if any. `Err` tells that the
+    /// data path could not follow: that makes the answer a negative one if one was asked for, and
+    /// the session goes on.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the session.
+    pub fn finish(&mut self, outcome: Result<(), ()>) -> Result<(), SessionError> {
+        let Some(Open { request, owed }) = self.open.take() else {
+            return Ok(());
+        };
+        let sent = match owed {
+            Owed::Nothing => Ok(()),
+            Owed::Reply(payload) => self.reply(request, &payload),
+            Owed::Base(ring) => {
+                let num = self
+                    .state
+                    .vrings
+                    .get(usize::from(ring))
+                    .map_or(0, |vring| vring.base);
+                self.reply(
+                    request,
+                    &VringState {
+                        index: ring.into(),
+                        num,
+                    }
+                    .bytes(),
+                )
+            }
+            Owed::Ack => self.reply(request, &u64::from(outcome.is_err()).to_ne_bytes()),
+        };
+        self.ended |= sent.is_err();
+        sent
+    }
+
+    /// The device as the front-end has set it up.
+    #[must_use]
+    pub fn state(&self) -> &DeviceState {
+        &self.state
+    }
+
+    /// The device, to write back the base of a ring that was stopped.
+    pub fn state_mut(&mut self) -> &mut DeviceState {
+        &mut self.state
+    }
+
+    /// Whether part of a message has come and the rest has not. The caller decides how long that
+    /// may last.
+    #[must_use]
+    pub fn has_partial(&self) -> bool {
+        self.socket.has_partial()
+    }
+
+    /// Whether answers wait for the socket to become writable; then [`Self::flush`] is to be
+    /// called when it is. [`Self::receive`] tries as well.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        self.socket.wants_write()
+    }
+
+    /// Sends answers that wait.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the session.
+    pub fn flush(&mut self) -> Result<(), SessionError> {
+        let flushed = self.socket.flush();
+        self.ended |= flushed.is_err();
+        Ok(flushed?)
+    }
+
+    fn receive_one(&mut self) -> Result<Option<Event>, SessionError> {
+        self.socket.flush()?;
+        let Some(header) = self.socket.header()? else {
+            return Ok(None);
+        };
+        check_header(&header)?;
+        let Some(message) = self.socket.message(header)? else {
+            return Ok(None);
+        };
+        tracing::trace!(
+            request = %header.request,
+            payload = message.payload.len(),
+            descriptors = message.descriptors.len(),
+            need_reply = header.need_reply(),
+            "message"
+        );
+        self.apply(message).map(Some)
+    }
+
+    fn apply(&mut self, message: Message) -> Result<Event, SessionError> {
+        let Message {
+            header,
+            payload,
+            descriptors,
+        } = message;
+        let request = Request::from_id(header.request);
+        let applied = match request {
+            Some(request) => check_descriptors(request, &payload, descriptors.len())
+                .and_then(|()| self.dispatch(request, &payload, descriptors)),
+            None => Err(SessionError::Unknown {
+                request: header.request,
+            }),
+        };
+        // After SET_PROTOCOL_FEATURES has been applied: rust-vmm's front-end waits for its answer.
+        let acked = header.need_reply()
+            && has(
+                self.state.protocol_features,
+                VHOST_USER_PROTOCOL_F_REPLY_ACK,
+            )
+            && request.is_none_or(|request| request.answer() == Answer::Ack);
+        let (event, owed) = match applied {
+            Ok((event, Owed::Nothing)) if acked => (event, Owed::Ack),
+            Ok(applied) => applied,
+            Err(error) if error.is_refusal() => {
+                let refusal = match request.and_then(|request| refusal_of(request, &payload)) {
+                    Some(own) => own,
+                    None if acked => REFUSED.to_ne_bytes().to_vec(),
+                    None => return Err(error),
+                };
+                self.log_refusal(&error);
+                (Event::Answered, Owed::Reply(refusal))
+            }
+            Err(error) => return Err(error),
+        };
+        self.open = Some(Open {
+            request: header.request,
+            owed,
+        });
+        Ok(event)
+    }
+
+    fn dispatch(
+        &mut self,
+        request: Request,
+        payload: &[u8],
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<(Event, Owed), SessionError> {
+        let number = || sized(request, payload, parse_u64(payload));
+        let state = || sized(request, payload, VringState::parse(payload));
+        let region = || sized(request, payload, SingleRegion::parse(payload));
+        let event = match request {
+            Request::GetFeatures => return Ok(answer(self.offer.features)),
+            Request::GetProtocolFeatures => return Ok(answer(self.offer.protocol_features)),
+            Request::GetQueueNum => return Ok(answer(self.offer.queue_pairs.into())),
+            Request::GetMaxMemSlots => return Ok(answer(self.offer.max_memory_slots)),
+            Request::GetStatus => return Ok(answer(self.state.status.into())),
+            Request::GetVringBase => {
+                let ring = self.get_vring_base(state()?)?;
+                return Ok((Event::StopRing(ring), Owed::Base(ring)));
+            }
+            Request::SetFeatures => self.set_features(number()?)?,
+            Request::SetProtocolFeatures => self.set_protocol_features(number()?)?,
+            Request::SetOwner => Event::Answered,
+            Request::ResetOwner => self.reset_owner(),
+            Request::ResetDevice => self.reset_device()?,
+            Request::SetStatus => self.set_status(number()?)?,
+            Request::NetSetMtu => self.set_mtu(number()?)?,
+            Request::SendRarp => self.send_rarp(number()?)?,
+            Request::SetBackendReqFd => self.set_backend_request_fd(one(request, descriptors)?)?,
+            Request::SetMemTable => {
+                let table = sized(request, payload, MemoryTable::parse(payload))?;
+                self.set_mem_table(&table, descriptors)?
+            }
+            Request::AddMemReg => {
+                let SingleRegion { region, .. } = region()?;
+                self.add_mem_reg(&region, one(request, descriptors)?)?
+            }
+            Request::RemMemReg => self.rem_mem_reg(&region()?.region)?,
+            Request::SetVringNum => self.set_vring_num(state()?)?,
+            Request::SetVringAddr => {
+                self.set_vring_addr(sized(request, payload, VringAddress::parse(payload))?)?
+            }
+            Request::SetVringBase => self.set_vring_base(state()?)?,
+            Request::SetVringEnable => self.set_vring_enable(state()?)?,
+            Request::SetVringKick => self.set_vring_kick(number()?, descriptors.pop())?,
+            Request::SetVringCall => self.set_vring_call(number()?, descriptors.pop())?,
+            Request::SetVringErr => self.set_vring_err(number()?, descriptors.pop())?,
+            Request::SetLogBase
+            | Request::SetLogFd
+            | Request::IotlbMsg
+            | Request::SetVringEndian
+            | Request::GetConfig
+            | Request::SetConfig
+            | Request::CreateCryptoSession
+            | Request::CloseCryptoSession
+            | Request::PostcopyAdvise
+            | Request::PostcopyListen
+            | Request::PostcopyEnd
+            | Request::GetInflightFd
+            | Request::SetInflightFd
+            | Request::GpuSetSocket
+            | Request::VringKick
+            | Request::GetSharedObject
+            | Request::SetDeviceStateFd
+            | Request::CheckDeviceState => return Err(not_offered(request)),
+        };
+        Ok((event, Owed::Nothing))
+    }
+
+    fn require(&self, request: Request, protocol_feature: u32) -> Result<(), SessionError> {
+        if has(self.offer.protocol_features, protocol_feature) {
+            Ok(())
+        } else {
+            Err(not_offered(request))
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, payload: &[u8]) -> Result<(), SessionError> {
+        let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        Ok(self.socket.send(&Header::reply(request, size), payload)?)
+    }
+
+    fn log_refusal(&mut self, error: &SessionError) {
+        if self.refusals < LOGGED_REFUSALS {
+            self.refusals += 1;
+            tracing::warn!(error = error as &dyn std::error::Error, "request refused");
+        }
+    }
+}
+
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Offer {
+    fn limited(self) -> Self {
+        let protocol_features = self.protocol_features & PROTOCOL_FEATURES;
+        let bit_30 = mask(&[VHOST_USER_F_PROTOCOL_FEATURES]);
+        let features = self.features & !mask(&[VHOST_F_LOG_ALL]);
+        let slots = u64::try_from(MAX_REGIONS).unwrap_or(u64::MAX);
+        Self {
+            features: if protocol_features == 0 {
+                features
+            } else {
+                features | bit_30
+            },
+            protocol_features,
+            queue_pairs: self.queue_pairs.clamp(1, MAX_QUEUE_PAIRS),
+            max_memory_slots: self.max_memory_slots.min(slots),
+        }
+    }
+}
+
+/// The number in a negative answer; any but 0.
+const REFUSED: u64 = 1;
+
+/// The answer to a request that has one of its own and is refused, as the front-end understands
+/// it. `None` = there is no such answer.
+fn refusal_of(request: Request, payload: &[u8]) -> Option<Vec<u8>> {
+    /// VHOST_USER_SET_DEVICE_STATE_FD: failed (bits 0-7), no file descriptor (bit 8).
+    const STATE_REFUSED: u64 = 0x101;
+    /// Size of the inflight description with its padding.
+    const INFLIGHT: usize = 24;
+    match request {
+        // No bytes of configuration, no userfaultfd, no object: each is an error to the asker.
+        Request::GetConfig | Request::PostcopyAdvise | Request::GetSharedObject => Some(Vec::new()),
+        // A file of no bytes is no file.
+        Request::GetInflightFd => Some(vec![0; payload.len().min(INFLIGHT)]),
+        Request::IotlbMsg | Request::PostcopyEnd | Request::CheckDeviceState => {
+            Some(REFUSED.to_ne_bytes().to_vec())
+        }
+        Request::SetDeviceStateFd => Some(STATE_REFUSED.to_ne_bytes().to_vec()),
+        _ => None,
+    }
+}
+
+/// What can be told from the header alone, before the payload is waited for.
+fn check_header(header: &Header) -> Result<(), SessionError> {
+    let request = header.request;
+    if header.version() != VERSION {
+        return Err(SessionError::Version {
+            request,
+            version: header.version(),
+        });
+    }
+    if header.is_reply() || header.reserved_flags() != 0 {
+        return Err(SessionError::Flags {
+            request,
+            flags: header.flags,
+        });
+    }
+    let Some(known) = Request::from_id(request) else {
+        return Ok(());
+    };
+    let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+    match known.payload_size() {
+        PayloadSize::Exactly(expected) if size != expected => Err(SessionError::PayloadSize {
+            request,
+            size,
+            expected,
+        }),
+        PayloadSize::MemoryTable if size < MemoryTable::HEAD => Err(SessionError::PayloadSize {
+            request,
+            size,
+            expected: MemoryTable::HEAD,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The number of file descriptors, which can depend on the payload.
+fn check_descriptors(request: Request, payload: &[u8], count: usize) -> Result<(), SessionError> {
+    let expected = match request.descriptors() {
+        Descriptors::Exactly(expected) => expected,
+        Descriptors::AtMostOne => count.min(1),
+        // What is not a ring index is refused by who uses it.
+        Descriptors::UnlessNoFd => parse_u64(payload)
+            .and_then(VringFile::parse)
+            .map_or(count, |file| usize::from(!file.no_fd)),
+        // As many as the payload has, which may not be what it announces; then it is refused.
+        Descriptors::PerRegion => payload.len().saturating_sub(MemoryTable::HEAD) / Region::SIZE,
+        Descriptors::Any => count,
+    };
+    if count != expected {
+        return Err(SessionError::DescriptorCount {
+            request: request.id(),
+            count,
+            expected,
+        });
+    }
+    Ok(())
+}
+
+/// What was parsed of a payload, or what size it should have had.
+fn sized<T>(request: Request, payload: &[u8], parsed: Option<T>) -> Result<T, SessionError> {
+    let expected = match request.payload_size() {
+        PayloadSize::Exactly(expected) => expected,
+        PayloadSize::MemoryTable => MemoryTable::announced(payload)
+            .and_then(|count| usize::try_from(count).ok())
+            .and_then(|count| count.checked_mul(Region::SIZE))
+            .map_or(usize::MAX, |regions| {
+                regions.saturating_add(MemoryTable::HEAD)
+            }),
+        PayloadSize::Any => payload.len(),
+    };
+    let (request, size) = (request.id(), payload.len());
+    parsed.ok_or(SessionError::PayloadSize {
+        request,
+        size,
+        expected,
+    })
+}
+
+/// The one file descriptor of a request that has exactly one.
+fn one(request: Request, mut descriptors: Vec<OwnedFd>) -> Result<OwnedFd, SessionError> {
+    let count = descriptors.len();
+    let wrong = SessionError::DescriptorCount {
+        request: request.id(),
+        count,
+        expected: 1,
+    };
+    descriptors.pop().ok_or(wrong)
+}
+
+fn answer(number: u64) -> (Event, Owed) {
+    (Event::Answered, Owed::Reply(number.to_ne_bytes().to_vec()))
+}
+
+fn not_offered(request: Request) -> SessionError {
+    SessionError::NotOffered {
+        request: request.id(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
