@@ -44,6 +44,14 @@ pub enum MemoryError {
         /// Offset plus size of the region.
         end: u64,
     },
+    /// The file is served by a process (FUSE), which could stop whoever touches the memory.
+    #[error(
+        "memory file for guest address {guest_address:#x} is on a user-space file system; use memfd or hugetlbfs"
+    )]
+    UserSpaceFile {
+        /// Where the guest would see it.
+        guest_address: u64,
+    },
     /// Two regions share guest physical addresses.
     #[error("memory regions at guest addresses {first:#x} and {second:#x} overlap")]
     GuestOverlap {

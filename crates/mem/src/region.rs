@@ -63,6 +63,11 @@ impl Region {
         let Some(end) = mmap_offset.checked_add(size) else {
             return Err(overflow);
         };
+        // A page fault in a file that a user-space file system serves waits for that process: it could stop our threads at will.
+        let filesystem = rustix::fs::fstatfs(&file).map_err(|e| MemoryError::Stat(e.into()))?;
+        if filesystem.f_type == FUSE_SUPER_MAGIC {
+            return Err(MemoryError::UserSpaceFile { guest_address });
+        }
         let stat = rustix::fs::fstat(&file).map_err(|e| MemoryError::Stat(e.into()))?;
         let file_size = u64::try_from(stat.st_size).unwrap_or(0);
         if file_size < end {
@@ -107,6 +112,9 @@ impl Region {
     }
 }
 
+/// `FUSE_SUPER_MAGIC` of linux/magic.h.
+const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+
 fn check_addresses(guest_address: u64, size: u64, user_address: u64) -> Result<(), MemoryError> {
     if size == 0 {
         return Err(MemoryError::EmptyRegion { guest_address });
@@ -123,11 +131,14 @@ fn check_addresses(guest_address: u64, size: u64, user_address: u64) -> Result<(
     Ok(())
 }
 
+/// The largest page that is believed: a file system of the front-end's could say anything.
+const LARGEST_PAGE: u64 = 1 << 30;
+
 /// Size of the pages that the file is made of: `st_blksize`, which hugetlbfs sets to its huge page.
 fn page_size(stat: &rustix::fs::Stat) -> u64 {
     let base = rustix::param::page_size() as u64;
     match u64::try_from(stat.st_blksize) {
-        Ok(block) if block.is_power_of_two() => block.max(base),
+        Ok(block) if block.is_power_of_two() && block <= LARGEST_PAGE => block.max(base),
         _ => base,
     }
 }

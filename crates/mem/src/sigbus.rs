@@ -76,21 +76,10 @@ pub(crate) struct Slot(&'static Entry);
 impl Slot {
     /// Guards `len` bytes from `start`, a whole mapping.
     pub(crate) fn claim(start: usize, len: usize) -> Result<Self, MemoryError> {
-        for entry in &TABLE {
-            let free = entry.state.load(Ordering::Relaxed) == FREE;
-            if free
-                && entry
-                    .state
-                    .compare_exchange(FREE, CHANGING, Ordering::SeqCst, Ordering::Relaxed)
-                    .is_ok()
-            {
-                entry.start.store(start, Ordering::SeqCst);
-                entry.len.store(len, Ordering::SeqCst);
-                entry.state.store(LIVE, Ordering::SeqCst);
-                return Ok(Self(entry));
-            }
+        match TABLE.iter().find(|entry| entry.claim(start, len)) {
+            Some(entry) => Ok(Self(entry)),
+            None => Err(MemoryError::TooManyMappings { max: SLOTS }),
         }
-        Err(MemoryError::TooManyMappings { max: SLOTS })
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -100,43 +89,65 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.state.store(CHANGING, Ordering::SeqCst);
-        if self.0.poisoned.swap(false, Ordering::SeqCst) {
-            POISONED.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.0.state.store(FREE, Ordering::SeqCst);
+        self.0.release();
     }
 }
 
-const FREE: usize = 0;
-const CHANGING: usize = 1;
-const LIVE: usize = 2;
-
 struct Entry {
-    state: AtomicUsize,
+    /// Goes up by one with every change; modulo 4 it is free, being filled, live, being emptied. A reader that finds the same live
+    /// version before and after has seen one mapping's numbers.
+    version: AtomicUsize,
     start: AtomicUsize,
     len: AtomicUsize,
     poisoned: AtomicBool,
 }
 
+const FREE: usize = 0;
+const LIVE: usize = 2;
+
 impl Entry {
     const fn new() -> Self {
         Self {
-            state: AtomicUsize::new(FREE),
+            version: AtomicUsize::new(0),
             start: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
         }
     }
 
-    /// Poisons the mapping and puts zeroed pages in its place, when `address` is in it.
-    fn rescue(&self, address: usize) -> bool {
-        if self.state.load(Ordering::SeqCst) != LIVE {
+    fn claim(&self, start: usize, len: usize) -> bool {
+        let version = self.version.load(Ordering::SeqCst);
+        let filling = version.wrapping_add(1);
+        let order = Ordering::SeqCst;
+        if version % 4 != FREE
+            || self
+                .version
+                .compare_exchange(version, filling, order, order)
+                .is_err()
+        {
             return false;
         }
+        self.start.store(start, Ordering::SeqCst);
+        self.len.store(len, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    fn release(&self) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        if self.poisoned.swap(false, Ordering::SeqCst) {
+            POISONED.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Poisons the mapping and puts zeroed pages in its place, when `address` is in it.
+    fn rescue(&self, address: usize) -> bool {
+        let version = self.version.load(Ordering::SeqCst);
         let start = self.start.load(Ordering::SeqCst);
         let len = self.len.load(Ordering::SeqCst);
-        if address.wrapping_sub(start) >= len {
+        let consistent = version % 4 == LIVE && self.version.load(Ordering::SeqCst) == version;
+        if !consistent || address.wrapping_sub(start) >= len {
             return false;
         }
         // Poisoned before the zeroes are there for others to read.

@@ -315,3 +315,6 @@ fn memory_file(size: usize) -> Result<OwnedFd, MemoryError> {
     ftruncate(&file, size as u64).map_err(failed)?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;
