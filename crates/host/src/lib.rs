@@ -1,1 +1,5 @@
 //! Kernel verbs: taps.
+
+#![warn(missing_docs)]
+
+pub mod tap;
