@@ -20,10 +20,6 @@ unsafe impl Send for Area {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Area {}
 
-/// Two words of a used element, which are aligned to 4 bytes.
-#[repr(C, packed(4))]
-struct Pair(u64);
-
 impl Area {
     /// # Safety
     ///
@@ -127,10 +123,12 @@ impl Area {
     /// Writes two words side by side, as a used element is. Needs the alignment of one of them.
     #[inline(always)]
     pub fn store_pair_u32(&self, offset: usize, first: u32, second: u32) {
-        let both = u64::from(first) | u64::from(second) << 32;
-        let at = self.at::<8, 4>(offset).cast::<Pair>();
-        // SAFETY: `at` saw to 8 bytes inside the area, aligned to 4 as `Pair` is.
-        unsafe { at.write_volatile(Pair(both.to_le())) };
+        let at = self.at::<8, 4>(offset).cast::<u32>();
+        // SAFETY: `at` saw to 8 bytes inside the area, aligned to 4.
+        unsafe {
+            at.write_volatile(first.to_le());
+            at.add(1).write_volatile(second.to_le());
+        }
     }
 
     /// Asks for the cache line at an offset, to be read soon. Only a hint: any offset is fine.
@@ -174,4 +172,70 @@ pub fn fence() {
 #[inline(never)]
 fn out_of_place(offset: usize, size: usize, align: usize, len: usize) -> ! {
     panic!("{size} bytes aligned to {align} at offset {offset} of a ring area of {len} bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LastHit;
+
+    fn area(len: usize) -> Area {
+        let memory = Arc::new(GuestMemory::heap(&[(0, 4096)]));
+        memory.area(64, len, 16).unwrap()
+    }
+
+    fn bytes(area: &Area) -> Vec<u8> {
+        let mut out = vec![0; area.len()];
+        let len = u32::try_from(area.len()).unwrap();
+        let slice = area.memory().read(&mut LastHit::default(), 64, len);
+        slice.unwrap().copy_to(&mut out);
+        out
+    }
+
+    #[test]
+    fn words_are_little_endian() {
+        let area = area(32);
+        area.store_u16(2, 0x0102);
+        area.store_u32(4, 0x0304_0506);
+        area.store_u64(8, 0x0708_090a_0b0c_0d0e);
+        area.store_pair_u32(20, 0x1112_1314, 0x1516_1718);
+        area.store_release_u16(30, 0x191a);
+        let wanted = [
+            0, 0, 2, 1, 6, 5, 4, 3, 0xe, 0xd, 0xc, 0xb, 0xa, 9, 8, 7, // words
+            0, 0, 0, 0, 0x14, 0x13, 0x12, 0x11, 0x18, 0x17, 0x16, 0x15, 0, 0, 0x1a, 0x19,
+        ];
+        assert_eq!(bytes(&area), wanted);
+        assert_eq!(area.load_u16(2), 0x0102);
+        assert_eq!(area.load_u32(4), 0x0304_0506);
+        assert_eq!(area.load_u64(8), 0x0708_090a_0b0c_0d0e);
+        assert_eq!(area.load_acquire_u16(30), 0x191a);
+        let descriptor = area.load_desc(8);
+        assert_eq!(descriptor, [0x0708_090a_0b0c_0d0e, 0x1112_1314 << 32]);
+        area.prefetch(0);
+        area.prefetch(usize::MAX);
+        fence();
+    }
+
+    #[test]
+    fn what_precedes_a_release_is_seen_after_the_acquire() {
+        let area = area(64);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 1..=2_000u16 {
+                    area.store_u32(16, turn.into());
+                    area.store_release_u16(0, turn);
+                    while area.load_acquire_u16(32) != turn {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            for turn in 1..=2_000u16 {
+                while area.load_acquire_u16(0) != turn {
+                    std::thread::yield_now();
+                }
+                assert_eq!(area.load_u32(16), turn.into());
+                area.store_release_u16(32, turn);
+            }
+        });
+    }
 }

@@ -44,7 +44,7 @@ pub(crate) fn prefetch_write(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults and changes nothing but caches; processors without the instruction execute it as a no-op.
     unsafe {
-        core::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        core::arch::asm!("prefetchw [{}]", in(reg) address.addr(), options(nostack, preserves_flags, nomem));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;

@@ -43,3 +43,70 @@ pub fn writev(fd: BorrowedFd<'_>, head: &[u8], body: &[ReadSlice<'_>]) -> io::Re
     let written = unsafe { libc::writev(fd.as_raw_fd(), used.as_ptr().cast(), count) };
     usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::GuestMemory;
+
+    #[test]
+    fn pieces_go_and_come_in_order() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let memory = GuestMemory::heap(&[(0, 64), (64, 64)]);
+        let from_guest = memory.write_prefix(60, 4).unwrap();
+        from_guest.copy_from(b"WXYZ");
+        let body = [
+            from_guest.as_read(),
+            ReadSlice::empty(),
+            ReadSlice::from_private(b"tail"),
+        ];
+        assert_eq!(writev(writer.as_fd(), b"head", &body).unwrap(), 12);
+        let into = [
+            memory.write_prefix(61, 9).unwrap(),
+            memory.write_prefix(64, 20).unwrap(),
+        ];
+        assert_eq!(readv(reader.as_fd(), &into).unwrap(), 12);
+        let mut out = [0; 12];
+        memory.read_prefix(61, 3).unwrap().copy_to(&mut out);
+        memory.read_prefix(64, 9).unwrap().copy_to(&mut out[3..]);
+        assert_eq!(&out, b"headWXYZtail");
+    }
+
+    #[test]
+    fn as_many_pieces_as_the_kernel_takes() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let one = ReadSlice::from_private(b"1");
+        assert_eq!(
+            writev(writer.as_fd(), b"0", &[one; MAX_PIECES - 1]).unwrap(),
+            MAX_PIECES
+        );
+        let error = writev(writer.as_fd(), b"0", &[one; MAX_PIECES]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        let mut bytes = [0; MAX_PIECES + 1];
+        let mut rest = WriteSlice::from_private(&mut bytes);
+        let mut into = Vec::new();
+        while !rest.is_empty() {
+            into.push(rest.take(1));
+            rest = rest.skip(1);
+        }
+        let error = readv(reader.as_fd(), &into).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(readv(reader.as_fd(), &into[1..]).unwrap(), MAX_PIECES);
+        assert_eq!(&bytes[..3], b"\x0001");
+    }
+
+    #[test]
+    fn the_error_is_the_system_calls() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        let error = readv(reader.as_fd(), &[WriteSlice::from_private(&mut [0; 4])]);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(writer);
+        assert_eq!(
+            readv(reader.as_fd(), &[WriteSlice::from_private(&mut [0; 4])]).unwrap(),
+            0
+        );
+    }
+}

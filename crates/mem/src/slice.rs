@@ -216,3 +216,67 @@ impl<'m> WriteSlice<'m> {
         copy::prefetch_write(self.start);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skip_and_take_saturate() {
+        let slice = ReadSlice::from_private(b"0123456789");
+        let text = |slice: ReadSlice<'_>| {
+            let mut out = vec![0; slice.len()];
+            slice.copy_to(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(slice.skip(3).take(4)), "3456");
+        assert_eq!(text(slice.take(usize::MAX).skip(9)), "9");
+        assert!(slice.skip(10).is_empty());
+        assert!(slice.skip(usize::MAX).skip(1).is_empty());
+        assert!(slice.take(0).is_empty());
+        let mut bytes = *b"0123456789";
+        let slice = WriteSlice::from_private(&mut bytes);
+        assert_eq!(text(slice.skip(3).take(4).as_read()), "3456");
+        assert!(slice.skip(usize::MAX).is_empty());
+        assert_eq!(slice.take(11).len(), 10);
+        slice.prefetch_write();
+        slice.as_read().skip(10).prefetch();
+        ReadSlice::empty().prefetch();
+        WriteSlice::empty().prefetch_write();
+    }
+
+    #[test]
+    fn copies_take_what_both_sides_hold() {
+        let mut bytes = [0; 4];
+        assert_eq!(WriteSlice::from_private(&mut bytes).copy_from(b"abcdef"), 4);
+        assert_eq!(&bytes, b"abcd");
+        assert_eq!(WriteSlice::from_private(&mut bytes).copy_from(b"xy"), 2);
+        assert_eq!(&bytes, b"xycd");
+        let mut out = [0; 3];
+        assert_eq!(ReadSlice::from_private(&bytes).copy_to(&mut out), 3);
+        assert_eq!(&out, b"xyc");
+        let source = ReadSlice::from_private(b"0123456789");
+        assert_eq!(
+            WriteSlice::from_private(&mut bytes).copy_from_guest(source),
+            4
+        );
+        assert_eq!(&bytes, b"0123");
+        assert_eq!(WriteSlice::empty().copy_from_guest(source), 0);
+    }
+
+    #[test]
+    fn overlapping_runs_stay_in_bounds() {
+        let mut bytes = vec![0; 3000];
+        for len in [1, 5, 16, 33, 100, 200, 257, 1400] {
+            for shift in [0, 1, 15, 64, 300] {
+                bytes.fill(0);
+                bytes[500..500 + len].fill(1);
+                let slice = WriteSlice::from_private(&mut bytes);
+                let source = slice.as_read().skip(500).take(len);
+                slice.skip(500 + shift).copy_from_guest(source);
+                let end = 500 + shift + len;
+                assert!(bytes[..500].iter().chain(&bytes[end..]).all(|&b| b == 0));
+            }
+        }
+    }
+}
