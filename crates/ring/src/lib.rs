@@ -1,1 +1,26 @@
 //! Virtqueues, device side and driver side.
+//!
+//! [`DeviceRing`] is the side that carries frames: chains are taken in batches, their bytes become slices of guest memory, and they are
+//! returned in order with one publication. [`DriverRing`] is the guest's side, for tests, benches and connections to other back-ends.
+//!
+//! The driver is hostile to the device side. Every word that it can write is read once into a local, every index is checked or masked,
+//! every walk is bounded by the size of the ring or table, and whatever breaks a rule is a [`RingFault`], never a panic.
+
+#![warn(missing_docs)]
+
+mod batch;
+mod descriptor;
+mod device;
+mod driver;
+mod error;
+mod gather;
+mod layout;
+mod segment;
+mod split;
+
+pub use batch::{Batch, Chain, MAX_BATCH, MAX_SEGMENTS, ReadBatch, WriteBatch};
+pub use device::DeviceRing;
+pub use driver::{AddError, DriverFault, DriverOptions, DriverRing, SplitDriver, Used};
+pub use error::{RingError, RingFault};
+pub use layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout, Wraps};
+pub use split::SplitRing;

@@ -1,0 +1,156 @@
+//! The device side of a ring, whatever its format.
+
+use std::sync::Arc;
+
+use ringway_mem::GuestMemory;
+
+use crate::batch::{Chain, ReadBatch, WriteBatch};
+use crate::error::{RingError, RingFault};
+use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::split::SplitRing;
+
+/// A ring as the device works on it. Users take chains, use their bytes, complete them in the order they were taken, and publish:
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use ringway_mem::GuestMemory;
+/// # use ringway_ring::{DeviceRing, DriverOptions, DriverRing, ReadBatch, RingFeatures};
+/// # let memory = Arc::new(GuestMemory::heap(&[(0, 1 << 20)]));
+/// # let options = DriverOptions { size: 256, ..DriverOptions::default() };
+/// # let mut driver = DriverRing::new(&memory, 0, options).unwrap();
+/// # driver.add(&[(0x8_0000, 64)], &[], false).unwrap();
+/// # driver.publish();
+/// # let mut device =
+/// #     DeviceRing::new(&memory, &driver.layout(), RingFeatures::default(), driver.base()).unwrap();
+/// let mut batch = ReadBatch::new();
+/// device.take_readable(&memory, &mut batch, 32)?;
+/// for chain in &batch.chains {
+///     let mut frame = [0; 64];
+///     batch.slices(chain)[0].copy_to(&mut frame);
+/// }
+/// device.complete(&batch.chains);
+/// if device.publish() {
+///     // signal the call eventfd
+/// }
+/// # Ok::<_, ringway_ring::RingFault>(())
+/// ```
+///
+/// Until `publish` nothing is visible to the driver. Chains that were taken and not completed are not consumed: [`untake`] gives them
+/// back, and [`base`] does not count them.
+///
+/// [`untake`]: Self::untake
+/// [`base`]: Self::base
+pub enum DeviceRing {
+    /// The split virtqueue (virtio 1.2, 2.7).
+    Split(SplitRing),
+}
+
+impl DeviceRing {
+    /// Takes up a ring that lies in `memory` where it stands. All that is not completed at `base` is processed again, and a split
+    /// ring stands where its used index says.
+    pub fn new(
+        memory: &Arc<GuestMemory>,
+        layout: &RingLayout,
+        features: RingFeatures,
+        base: RingBase,
+    ) -> Result<Self, RingError> {
+        SplitRing::new(memory, layout, features, base).map(Self::Split)
+    }
+
+    /// Appends up to `max` chains of device-readable bytes to `batch` and returns how many: fewer when no more are available or the
+    /// batch is full. `memory` must be the one the ring was made with; it is passed so that the slices live as long as it does.
+    ///
+    /// On a fault the batch is as it was. Chains before a faulty one are returned first, the fault with the next take.
+    pub fn take_readable<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        batch: &mut ReadBatch<'m>,
+        max: usize,
+    ) -> Result<usize, RingFault> {
+        match self {
+            Self::Split(ring) => ring.take(memory, batch, max),
+        }
+    }
+
+    /// As [`take_readable`](Self::take_readable), for device-writable bytes.
+    pub fn take_writable<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        batch: &mut WriteBatch<'m>,
+        max: usize,
+    ) -> Result<usize, RingFault> {
+        match self {
+            Self::Split(ring) => ring.take(memory, batch, max),
+        }
+    }
+
+    /// Gives back chains, which must be the last ones taken. The driver sees nothing of it; the next take finds them again.
+    #[inline]
+    pub fn untake(&mut self, chains: &[Chain]) {
+        match self {
+            Self::Split(ring) => ring.untake(chains),
+        }
+    }
+
+    /// Stages the return of chains, which must be the oldest ones taken and not yet completed, in the order they were taken. Where
+    /// VIRTIO_F_IN_ORDER was negotiated and nothing was written to any, one element stands for all.
+    pub fn complete(&mut self, chains: &[Chain]) {
+        match self {
+            Self::Split(ring) => ring.complete(chains),
+        }
+    }
+
+    /// Makes what was completed visible to the driver. True when the driver wants a call for it; always for the first time where
+    /// event indices are used, since nobody knows what the driver was told before.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        match self {
+            Self::Split(ring) => ring.publish(),
+        }
+    }
+
+    /// Instead of [`publish`](Self::publish), when memory turned out to be poisoned: forgets what was completed, and what was taken.
+    pub fn discard_staged(&mut self) {
+        match self {
+            Self::Split(ring) => ring.discard_staged(),
+        }
+    }
+
+    /// Asks the driver not to kick. It may still do so now and then.
+    #[inline]
+    pub fn disable_kicks(&mut self) {
+        match self {
+            Self::Split(ring) => ring.disable_kicks(),
+        }
+    }
+
+    /// Asks the driver to kick for the next chain. True when one is there already: then no kick may come for it.
+    pub fn enable_kicks(&mut self) -> bool {
+        match self {
+            Self::Split(ring) => ring.enable_kicks(),
+        }
+    }
+
+    /// Looks whether a take would find something, be it a fault.
+    #[inline]
+    pub fn has_available(&self) -> bool {
+        match self {
+            Self::Split(ring) => ring.has_available(),
+        }
+    }
+
+    /// Where the ring stands for the driver: what was published. Chains taken or staged do not count.
+    pub fn base(&self) -> RingBase {
+        match self {
+            Self::Split(ring) => ring.base(),
+        }
+    }
+
+    /// Descriptors in the ring.
+    #[inline]
+    pub fn size(&self) -> u16 {
+        match self {
+            Self::Split(ring) => ring.size(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The device side of the split virtqueue (virtio 1.2, 2.7).
+//!
+//! Four positions, free-running and modulo 2^16, in this order:
+//!
+//! ```text
+//! published <= staged <= next <= known
+//!    |           |        |       `- available index as last loaded
+//!    |           |        `--------- next available entry to take
+//!    |           `------------------ next used element to write
+//!    `------------------------------ used index as the driver sees it
+//! ```
+//!
+//! Chains are returned in the order they were taken, so "staged" counts them in both rings. `known` is at most the ring's size ahead of
+//! `published`: that is checked when it is loaded, and bounds all the rest. The used index is ours alone and never read back.
+
+mod areas;
+mod take;
+
+use std::sync::Arc;
+
+use ringway_mem::{GuestMemory, LastHit, fence};
+
+pub(crate) use self::areas::{Areas, NO_EVENT, split_lengths};
+use crate::batch::Chain;
+use crate::descriptor::need_event;
+use crate::error::RingError;
+use crate::gather::Table;
+use crate::layout::{RingBase, RingFeatures, RingLayout};
+
+/// A split ring as the device works on it.
+pub struct SplitRing {
+    areas: Areas,
+    known: u16,
+    next: u16,
+    staged: u16,
+    published: u16,
+    event_idx: bool,
+    in_order: bool,
+    /// Whether a call was considered since the start; before that, nobody knows what the driver was told.
+    signalled: bool,
+    kicks: Kicks,
+    hit: LastHit,
+    /// Present when indirect descriptors were negotiated.
+    table: Option<Box<Table>>,
+}
+
+/// What the driver was last told about kicks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kicks {
+    /// By somebody before us.
+    Unknown,
+    Wanted,
+    Unwanted,
+}
+
+impl SplitRing {
+    /// Everything before `used->idx` counts as done, whatever the base says: it is what the driver has seen. They differ when DPDK's
+    /// virtio-user takes up a ring that it has used before and sends 0.
+    pub(crate) fn new(
+        memory: &Arc<GuestMemory>,
+        layout: &RingLayout,
+        features: RingFeatures,
+        base: RingBase,
+    ) -> Result<Self, RingError> {
+        if features.packed || base.wraps.is_some() {
+            let packed = features.packed;
+            return Err(RingError::Format { packed });
+        }
+        let areas = Areas::new(memory, layout)?;
+        let start = areas.used_index();
+        Ok(Self {
+            areas,
+            known: start,
+            next: start,
+            staged: start,
+            published: start,
+            event_idx: features.event_idx,
+            in_order: features.in_order,
+            signalled: false,
+            kicks: Kicks::Unknown,
+            hit: LastHit::default(),
+            table: features.indirect.then(empty_table),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn untake(&mut self, chains: &[Chain]) {
+        self.next = self.next.wrapping_sub(self.at_most_taken(chains.len()));
+    }
+
+    #[inline]
+    pub(crate) fn complete(&mut self, chains: &[Chain]) {
+        let count = self.at_most_taken(chains.len());
+        let chains = &chains[..usize::from(count)];
+        if self.in_order && count > 1 && chains.iter().all(|chain| chain.written == 0) {
+            // One element stands for all, at the place of the first (virtio 1.2, 2.7.8.1). Skipped chains count as wholly used, so
+            // this is right only where nothing was written.
+            let last = chains[chains.len() - 1];
+            self.areas.set_used_element(self.staged, last.id, 0);
+            self.staged = self.staged.wrapping_add(count);
+            return;
+        }
+        let mut staged = self.staged;
+        for chain in chains {
+            self.areas.set_used_element(staged, chain.id, chain.written);
+            staged = staged.wrapping_add(1);
+        }
+        self.staged = staged;
+    }
+
+    #[inline]
+    pub(crate) fn publish(&mut self) -> bool {
+        let (old, new) = (self.published, self.staged);
+        if old == new {
+            return false;
+        }
+        self.areas.set_used_index(new);
+        self.published = new;
+        // The driver stores what it wants and then looks at the index; we do the reverse (virtio 1.2, 2.7.7.2).
+        fence();
+        if !self.event_idx {
+            return self.areas.available_flags() & NO_EVENT == 0;
+        }
+        if !self.signalled {
+            self.signalled = true;
+            return true;
+        }
+        need_event(self.areas.used_event(), new, old)
+    }
+
+    pub(crate) fn discard_staged(&mut self) {
+        self.staged = self.published;
+        self.next = self.published;
+    }
+
+    #[inline]
+    pub(crate) fn disable_kicks(&mut self) {
+        if self.kicks == Kicks::Unwanted {
+            return;
+        }
+        // With event indices, the one last written falls behind and does no harm (virtio 1.2, 2.7.10.1 keeps the flags 0).
+        if !self.event_idx {
+            self.areas.set_used_flags(NO_EVENT);
+        }
+        self.kicks = Kicks::Unwanted;
+    }
+
+    pub(crate) fn enable_kicks(&mut self) -> bool {
+        if self.event_idx {
+            self.areas.set_available_event(self.next);
+        }
+        if self.kicks != Kicks::Wanted && !self.event_idx || self.kicks == Kicks::Unknown {
+            self.areas.set_used_flags(0);
+        }
+        self.kicks = Kicks::Wanted;
+        fence();
+        self.has_available()
+    }
+
+    #[inline]
+    pub(crate) fn has_available(&self) -> bool {
+        self.known != self.next || self.areas.available_index() != self.next
+    }
+
+    pub(crate) fn base(&self) -> RingBase {
+        RingBase::split(self.published)
+    }
+
+    #[inline]
+    pub(crate) fn size(&self) -> u16 {
+        self.areas.size()
+    }
+
+    /// `count`, or the chains that are taken and not yet staged when they are fewer.
+    #[inline(always)]
+    fn at_most_taken(&self, count: usize) -> u16 {
+        let taken = self.next.wrapping_sub(self.staged);
+        debug_assert!(count <= usize::from(taken), "{count} of {taken} chains");
+        u16::try_from(count).map_or(taken, |count| count.min(taken))
+    }
+}
+
+pub(crate) fn empty_table() -> Box<Table> {
+    // Zeroed without passing over the stack.
+    vec![0; size_of::<Table>()]
+        .into_boxed_slice()
+        .try_into()
+        .unwrap_or_else(|_| Box::new([0; size_of::<Table>()]))
+}
