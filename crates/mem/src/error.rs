@@ -4,7 +4,6 @@ use std::io;
 
 /// Why memory was refused or an address could not be used. Addresses and sizes are in bytes.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum MemoryError {
     /// A region of no bytes.
     #[error("memory region at guest address {guest_address:#x} has size 0")]

@@ -1,10 +1,11 @@
 //! What a front-end may not have mapped, each by the name of the check.
 
+use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use ringway_mem::{GuestMemory, MAX_REGIONS, MemoryError, RegionRequest};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create};
 
 const MIB: u64 = 1 << 20;
 
@@ -140,6 +141,68 @@ fn what_is_no_file_has_no_bytes() {
             "{path}"
         );
     }
+}
+
+/// The root of a FUSE mount that nobody serves. It goes with the mount namespace of the calling thread.
+fn unserved_fuse() -> std::io::Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open("/dev/fuse")?;
+    let place = std::env::temp_dir().join(format!("ringway-mem-fuse-{}", std::process::id()));
+    std::fs::create_dir_all(&place)?;
+    let path = CString::new(place.as_os_str().as_encoded_bytes())?;
+    // Another user's, so that the kernel answers without asking the server.
+    let options = format!(
+        "fd={},rootmode=40000,user_id=1,group_id=1",
+        device.as_raw_fd()
+    );
+    let options = CString::new(options)?;
+    let ok = |result: libc::c_int| match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    let none = std::ptr::null();
+    // SAFETY: plain system calls on strings that live as long as the calls.
+    let mounted = unsafe {
+        ok(libc::unshare(libc::CLONE_NEWNS))
+            .and_then(|()| {
+                let private = libc::MS_REC | libc::MS_PRIVATE;
+                ok(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))
+            })
+            .and_then(|()| {
+                let fuse = c"fuse".as_ptr();
+                ok(libc::mount(
+                    fuse,
+                    path.as_ptr(),
+                    fuse,
+                    0,
+                    options.as_ptr().cast(),
+                ))
+            })
+    };
+    let root = mounted.and_then(|()| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(&place, flags, Mode::empty())?)
+    });
+    // SAFETY: as above; the open descriptor keeps the mount.
+    unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    std::fs::remove_dir(&place)?;
+    root
+}
+
+#[test]
+fn a_file_that_a_process_serves_is_refused() {
+    // In a thread of its own, which takes its mount namespace with it.
+    let root = std::thread::spawn(unserved_fuse).join().unwrap();
+    let root = match root {
+        Ok(root) => root,
+        Err(error) => return println!("not tested: cannot mount FUSE here: {error}"),
+    };
+    let mut served = region(0, MIB);
+    served.file = root;
+    let result = GuestMemory::map(vec![served]);
+    assert!(matches!(
+        result,
+        Err(MemoryError::UserSpaceFile { guest_address: 0 })
+    ));
 }
 
 #[test]
