@@ -1,1 +1,3 @@
 //! The learning switch: classify, deliver, workers, control socket.
+
+pub mod offload;
