@@ -1,4 +1,27 @@
 //! Header formats over bytes.
+//!
+//! Everything here works on private bytes, never on memory shared with a guest, and takes bytes
+//! from anybody: no input panics, a header that is not whole is an error.
+//!
+//! - One header each: [`eth`], [`vlan`], [`arp`], [`ipv4`], [`ipv6`], [`tcp`], [`udp`], [`icmpv6`]
+//!   and the virtio-net header, [`vnet_hdr`]. `new_checked` makes a view of bytes that are long
+//!   enough; its accessors then cannot fail. Numbers are in host order, addresses in `std::net`'s
+//!   types.
+//! - Across headers: [`layers`] finds them in the first bytes of a frame and tells a header that is
+//!   not there from one that cannot be seen; [`flow`] hashes a flow to choose a queue.
+//! - [`checksum`]: sums in pieces, pseudo headers, incremental updates.
+//! - [`build`]: frames from fields, for tests and for ports that generate traffic.
+//!
+//! ```
+//! use ringway_wire::layers::dissect;
+//!
+//! let announce = ringway_wire::arp::rarp_announce("52:54:00:12:34:56".parse()?);
+//! let layers = dissect(&announce, announce.len());
+//! assert_eq!(layers.ether_type, ringway_wire::EtherType::RARP);
+//! assert!(layers.network.present().is_none());
+//! # Ok::<(), ringway_wire::ParseMacError>(())
+//! ```
+
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
