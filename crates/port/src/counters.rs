@@ -1,0 +1,215 @@
+//! What a port counts. Counters are shared between workers and whoever reads statistics; they
+//! outlive the port's views, so a reconnect does not reset them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a frame was not delivered. Every drop has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(usize)]
+pub enum DropReason {
+    /// Shorter than an Ethernet header.
+    TooShort,
+    /// Longer than any frame carried.
+    TooLong,
+    /// The virtio-net header contradicts the frame or what was negotiated.
+    BadHeader,
+    /// The source address is a group address.
+    BadSource,
+    /// The source address is not the port's configured one.
+    SpoofedMac,
+    /// The tag (or its absence) does not fit the port.
+    VlanMismatch,
+    /// Source and destination are isolated from each other.
+    Isolated,
+    /// The destination is behind the port the frame came from.
+    SamePort,
+    /// Nobody could take it.
+    NoDestination,
+    /// The destination has no started receive queue.
+    NotConnected,
+    /// The sender's ring is disabled.
+    RingDisabled,
+    /// The destination offers no receive buffers.
+    NoBuffers,
+    /// The destination's buffers are too small and it does not merge them.
+    BufferTooSmall,
+    /// The destination's queue is full.
+    QueueFull,
+    /// The destination's link is down.
+    LinkDown,
+    /// The limit towards the destination.
+    RateLimited,
+    /// The receiver lacks the offload and software could not replace it.
+    OffloadFailed,
+    /// The destination broke while the frame was under way.
+    Fault,
+    /// The capture could not keep up.
+    CaptureFull,
+}
+
+impl DropReason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 19] = [
+        Self::TooShort,
+        Self::TooLong,
+        Self::BadHeader,
+        Self::BadSource,
+        Self::SpoofedMac,
+        Self::VlanMismatch,
+        Self::Isolated,
+        Self::SamePort,
+        Self::NoDestination,
+        Self::NotConnected,
+        Self::RingDisabled,
+        Self::NoBuffers,
+        Self::BufferTooSmall,
+        Self::QueueFull,
+        Self::LinkDown,
+        Self::RateLimited,
+        Self::OffloadFailed,
+        Self::Fault,
+        Self::CaptureFull,
+    ];
+
+    /// Name in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooShort => "too_short",
+            Self::TooLong => "too_long",
+            Self::BadHeader => "bad_header",
+            Self::BadSource => "bad_source",
+            Self::SpoofedMac => "spoofed_mac",
+            Self::VlanMismatch => "vlan_mismatch",
+            Self::Isolated => "isolated",
+            Self::SamePort => "same_port",
+            Self::NoDestination => "no_destination",
+            Self::NotConnected => "not_connected",
+            Self::RingDisabled => "ring_disabled",
+            Self::NoBuffers => "no_buffers",
+            Self::BufferTooSmall => "buffer_too_small",
+            Self::QueueFull => "queue_full",
+            Self::LinkDown => "link_down",
+            Self::RateLimited => "rate_limited",
+            Self::OffloadFailed => "offload_failed",
+            Self::Fault => "fault",
+            Self::CaptureFull => "capture_full",
+        }
+    }
+}
+
+/// Counters of one port: a pair of queues each, and its drops.
+#[derive(Debug)]
+pub struct Counters {
+    /// One per queue pair.
+    pub queues: Box<[QueueCounters]>,
+    drops: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Counters {
+    /// Zeroed counters for so many queue pairs.
+    pub fn new(pairs: usize) -> Self {
+        Self {
+            queues: (0..pairs).map(|_| QueueCounters::default()).collect(),
+            drops: Default::default(),
+        }
+    }
+
+    /// Counts drops; several workers may do so at once.
+    pub fn drop_frames(&self, reason: DropReason, frames: u64) {
+        self.drops[reason as usize].fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Drops so far, those that happened only.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.drops[reason as usize].load(Ordering::Relaxed)))
+            .filter(|&(_, frames)| frames != 0)
+    }
+}
+
+/// Counters of a queue pair. The halves are written by different workers, so they lie on lines of
+/// their own.
+#[derive(Debug, Default)]
+pub struct QueueCounters {
+    /// From the guest; written by the worker that serves the queue.
+    pub received: Half,
+    /// To the guest; written under the queue's lock.
+    pub sent: Half,
+}
+
+/// One direction of a queue pair.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Half {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    events: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl Half {
+    /// Counts frames and their bytes. One writer at a time.
+    pub fn count(&self, frames: u64, bytes: u64) {
+        add(&self.frames, frames);
+        add(&self.bytes, bytes);
+    }
+
+    /// Counts a wake-up by the other side (a kick). One writer at a time.
+    pub fn count_kick(&self) {
+        add(&self.events, 1);
+    }
+
+    /// Counts a call of the other side. One writer at a time.
+    pub fn count_call(&self) {
+        add(&self.calls, 1);
+    }
+
+    /// Frames so far.
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Frame bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Kicks so far.
+    pub fn kicks(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// Adds without a locked instruction: there is one writer at a time.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_in_the_order_of_all() {
+        for (number, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn only_drops_that_happened_are_listed() {
+        let counters = Counters::new(1);
+        counters.drop_frames(DropReason::NoBuffers, 3);
+        counters.drop_frames(DropReason::NoBuffers, 4);
+        assert_eq!(
+            counters.drops().collect::<Vec<_>>(),
+            [(DropReason::NoBuffers, 7)]
+        );
+    }
+}

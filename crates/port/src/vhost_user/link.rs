@@ -1,0 +1,452 @@
+//! The data path of a vhost-user port: what the workers see of it.
+//!
+//! A link is immutable. It is built by [`Device`](super::Device) from what the front-end has said,
+//! and replaced as a whole when that changes; rings that stay as they were are shared by the old
+//! link and the new one.
+
+use std::sync::Arc;
+
+use ringway_mem::{GuestMemory, ReadSlice, WriteSlice};
+use ringway_ring::{Chain, DeviceRing, WriteBatch};
+use ringway_wire::vnet_hdr::{self, VnetHeader};
+
+use super::queue::Queue;
+use crate::burst::{HEAD_FRAME, Head, MAX_FRAME, MIN_FRAME, bits, narrow, narrow16};
+use crate::{Burst, Counters, DropReason, Fault, Frame, Offloads, Port, Sent, Wakeup};
+
+/// Bytes copied per hold of a destination's lock, so that one sender's bulk does not keep the
+/// others waiting.
+const HOLD_BYTES: u64 = 64 * 1024;
+
+/// A vhost-user port as the workers see it.
+pub struct Link {
+    pub(super) counters: Arc<Counters>,
+    pub(super) memory: Arc<GuestMemory>,
+    /// By queue pair; `None` = not started.
+    pub(super) from_guest: Vec<Option<Source>>,
+    /// Started and enabled ones only.
+    pub(super) to_guest: Vec<Arc<Queue>>,
+    /// Bytes of the virtio-net header in guest memory: 12, or 10 for legacy drivers.
+    pub(super) header_len: usize,
+    pub(super) mergeable: bool,
+    /// What the guest takes.
+    pub(super) takes: Offloads,
+    /// What the guest may ask of us.
+    pub(super) asks: Offloads,
+}
+
+/// A started transmit ring of the guest.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) queue: Arc<Queue>,
+    /// The ring is started but disabled: what it holds is discarded (vhost-user, "Ring states").
+    pub(super) discard: bool,
+}
+
+impl Port for Link {
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn receive_queues(&self) -> usize {
+        self.from_guest.len()
+    }
+
+    fn send_queues(&self) -> usize {
+        self.to_guest.len()
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.takes
+    }
+
+    fn receive<'m>(
+        &'m self,
+        queue: usize,
+        limit: usize,
+        burst: &mut Burst<'m>,
+    ) -> Result<usize, Fault> {
+        let Some(Some(source)) = self.from_guest.get(queue) else {
+            return Ok(0);
+        };
+        let ring = &source.queue;
+        if ring.has_failed() {
+            return Ok(0);
+        }
+        burst.memory = Some(&self.memory);
+        let taken = ring
+            .lock()
+            .take_readable(&self.memory, &mut burst.batch, limit)
+            .map_err(|fault| self.fail(ring, fault))?;
+        if source.discard {
+            burst.refuse(&self.counters, DropReason::RingDisabled, taken);
+            return Ok(taken);
+        }
+        for chain in 0..taken {
+            self.gather(burst, chain);
+        }
+        self.counters.queues[queue]
+            .received
+            .count(burst.frames.len() as u64, burst.bytes);
+        Ok(taken)
+    }
+
+    fn release(&self, queue: usize, burst: &mut Burst<'_>) -> Result<(), Fault> {
+        let Some(Some(Source { queue: ring, .. })) = self.from_guest.get(queue) else {
+            return Ok(());
+        };
+        let mut device = ring.lock();
+        device.complete(&burst.batch.chains);
+        if self.memory.is_poisoned() {
+            device.discard_staged();
+            return Err(self.lost(ring));
+        }
+        let call = device.publish();
+        drop(device);
+        if call {
+            ring.call();
+            self.counters.queues[queue].received.count_call();
+        }
+        Ok(())
+    }
+
+    fn send(&self, queue: usize, burst: &Burst<'_>, picks: u64) -> Sent {
+        let mut sent = Sent::default();
+        let Some(ring) = self.to_guest.get(queue).filter(|ring| !ring.has_failed()) else {
+            sent.reason = Some(DropReason::NotConnected);
+            return sent;
+        };
+        let mut rest = picks;
+        while rest != 0 {
+            let hold = portion(burst, rest);
+            rest &= !hold;
+            self.send_portion(ring, burst, hold, &mut sent);
+            if sent.fault.is_some() {
+                break;
+            }
+        }
+        sent
+    }
+
+    fn wakeup(&self, queue: usize) -> Wakeup<'_> {
+        match self.from_guest.get(queue) {
+            Some(Some(Source { queue, .. })) => Wakeup::Memory {
+                id: queue.id,
+                kick: queue.kick(),
+            },
+            _ => Wakeup::Never,
+        }
+    }
+
+    fn arm(&self, queue: usize) -> bool {
+        match self.from_guest.get(queue) {
+            Some(Some(source)) if !source.queue.has_failed() => source.queue.lock().enable_kicks(),
+            _ => false,
+        }
+    }
+
+    fn disarm(&self, queue: usize) {
+        if let Some(Some(source)) = self.from_guest.get(queue) {
+            source.queue.lock().disable_kicks();
+        }
+    }
+
+    fn woken(&self, queue: usize) {
+        self.counters.queues[queue].received.count_kick();
+    }
+}
+
+impl Link {
+    /// Copies the beginning of chain `chain` into the next private head and pushes the frame, or
+    /// counts why there is none.
+    #[inline]
+    fn gather(&self, burst: &mut Burst<'_>, chain: usize) {
+        let Chain {
+            first,
+            segments,
+            len,
+            ..
+        } = burst.batch.chains[chain];
+        let len = len as usize;
+        let Some(frame_len) = len
+            .checked_sub(self.header_len)
+            .filter(|&len| len >= MIN_FRAME)
+        else {
+            return burst.refuse(&self.counters, DropReason::TooShort, 1);
+        };
+        if frame_len > MAX_FRAME {
+            return burst.refuse(&self.counters, DropReason::TooLong, 1);
+        }
+        let index = burst.frames.len();
+        let wanted = vnet_hdr::LEN + HEAD_FRAME.min(frame_len);
+        let mut frame = Frame {
+            len: narrow(frame_len),
+            head_len: narrow16(wanted - vnet_hdr::LEN),
+            first,
+            segments: 0,
+        };
+        let segment = burst.batch.segments[usize::from(first)];
+        if segments == 1 && self.header_len == vnet_hdr::LEN {
+            segment.copy_to(&mut burst.heads[index].0[..wanted]);
+            if len > wanted {
+                burst.batch.segments[usize::from(first)] = segment.skip(wanted);
+                frame.segments = 1;
+            }
+        } else {
+            self.gather_pieces(burst, &mut frame, segments);
+        }
+        let head = burst.heads[index].vnet_mut();
+        if head[0] == 0 && head[1] == vnet_hdr::GSO_NONE {
+            *head = PLAIN;
+        } else if !self.judge(head, frame_len) {
+            return burst.refuse(&self.counters, DropReason::BadHeader, 1);
+        }
+        burst.push_frame(frame);
+    }
+
+    /// The same for a chain of several segments or a 10-byte header.
+    #[cold]
+    fn gather_pieces(&self, burst: &mut Burst<'_>, frame: &mut Frame, segments: u16) {
+        let Head(head) = &mut burst.heads[burst.frames.len()];
+        let end = vnet_hdr::LEN + usize::from(frame.head_len);
+        let run = usize::from(frame.first)..usize::from(frame.first + segments);
+        let mut at = 0;
+        for i in run.clone() {
+            let segment = &mut burst.batch.segments[i];
+            // A legacy header is 10 bytes; the frame still begins at 12 in the private copy.
+            if at < self.header_len {
+                let n = segment.copy_to(&mut head[at..self.header_len]);
+                *segment = segment.skip(n);
+                at += n;
+                if at < self.header_len {
+                    continue;
+                }
+                at = vnet_hdr::LEN;
+            }
+            let n = segment.copy_to(&mut head[at..end]);
+            *segment = segment.skip(n);
+            at += n;
+            if at == end {
+                let (first, rest) = if segment.is_empty() {
+                    (i + 1, run.end)
+                } else {
+                    (i, run.end)
+                };
+                frame.first = narrow16(first);
+                frame.segments = narrow16(rest - first);
+                return;
+            }
+        }
+    }
+
+    /// Checks a header that asks for something and writes it back as judged: unknown bits and
+    /// fields that only a receiver's header has are cleared.
+    #[cold]
+    fn judge(&self, head: &mut [u8; vnet_hdr::LEN], frame_len: usize) -> bool {
+        let header = VnetHeader::from_bytes(head);
+        *head = header
+            .normalized(frame_len, vnet_hdr::F_NEEDS_CSUM)
+            .to_bytes();
+        header.validate(frame_len, self.asks).is_ok()
+    }
+
+    /// One hold of the destination's lock: take buffers, copy, publish once.
+    fn send_portion(&self, queue: &Queue, burst: &Burst<'_>, picks: u64, sent: &mut Sent) {
+        let mut ring = queue.lock();
+        let mut out = WriteBatch::new();
+        let wanted = picks.count_ones() as usize;
+        if let Err(fault) = ring.take_writable(&self.memory, &mut out, wanted) {
+            ring.untake(&out.chains);
+            drop(ring);
+            sent.reason = Some(DropReason::Fault);
+            sent.fault = Some(self.fail(queue, fault));
+            return;
+        }
+        let mut used = 0;
+        let mut delivered = 0u64;
+        let mut bytes = 0u64;
+        for i in bits(picks) {
+            let frame = burst.frames[i];
+            let head_end = vnet_hdr::LEN + usize::from(frame.head_len);
+            let need = self.header_len + frame.len as usize;
+            match out.chains.get_mut(used) {
+                Some(chain)
+                    if chain.segments == 1
+                        && chain.len as usize >= need
+                        && self.header_len == vnet_hdr::LEN =>
+                {
+                    let target = out.segments[usize::from(chain.first)];
+                    target.copy_from(&burst.heads[i].0[..head_end]);
+                    let mut target = target.skip(head_end);
+                    for &piece in burst.body(i) {
+                        target = target.skip(target.copy_from_guest(piece));
+                    }
+                    chain.written = narrow(need);
+                    used += 1;
+                }
+                _ => match self.scatter(&mut ring, &mut out, used, burst, i) {
+                    Ok(chains) => used += chains,
+                    Err(reason) => {
+                        sent.reason = Some(reason);
+                        continue;
+                    }
+                },
+            }
+            delivered |= 1 << i;
+            bytes += u64::from(frame.len);
+        }
+        ring.complete(&out.chains[..used]);
+        ring.untake(&out.chains[used..]);
+        if self.memory.is_poisoned() || burst.memory.is_some_and(GuestMemory::is_poisoned) {
+            ring.discard_staged();
+            drop(ring);
+            sent.reason = Some(DropReason::Fault);
+            if self.memory.is_poisoned() {
+                sent.fault = Some(self.lost(queue));
+            }
+            return;
+        }
+        if used == 0 {
+            return;
+        }
+        let call = ring.publish();
+        let counters = &self.counters.queues[queue.index / 2].sent;
+        counters.count(u64::from(delivered.count_ones()), bytes);
+        sent.delivered |= delivered;
+        sent.copied += bytes;
+        if call {
+            counters.count_call();
+            drop(ring);
+            queue.call();
+        }
+    }
+
+    /// Writes frame `i` into as many chains as it needs, from `out.chains[used]` on; more are taken
+    /// when the batch has too few. The whole frame or nothing. Returns the chains used.
+    #[cold]
+    fn scatter<'m>(
+        &'m self,
+        ring: &mut DeviceRing,
+        out: &mut WriteBatch<'m>,
+        used: usize,
+        burst: &Burst<'_>,
+        i: usize,
+    ) -> Result<usize, DropReason> {
+        let need = self.header_len + burst.frames[i].len as usize;
+        let mut room = 0;
+        let mut chains = 0;
+        while room < need {
+            if chains == 1 && !self.mergeable {
+                return Err(DropReason::BufferTooSmall);
+            }
+            if used + chains == out.chains.len() && !self.take_one(ring, out) {
+                return Err(DropReason::NoBuffers);
+            }
+            room += out.chains[used + chains].len as usize;
+            chains += 1;
+        }
+        let mut head = burst.heads[i];
+        let count = u16::try_from(chains).unwrap_or(u16::MAX).to_le_bytes();
+        head.vnet_mut()[vnet_hdr::LEGACY_LEN..].copy_from_slice(&count);
+        let mut scatter = Scatter {
+            out,
+            chain: used,
+            segment: 0,
+            target: None,
+        };
+        scatter.put_private(&head.vnet()[..self.header_len]);
+        scatter.put_private(&head.frame()[..usize::from(burst.frames[i].head_len)]);
+        for &piece in burst.body(i) {
+            scatter.put(piece);
+        }
+        Ok(chains)
+    }
+
+    /// One more chain at the end of the batch. A fault met here is met again, and reported, by the
+    /// next hold.
+    fn take_one<'m>(&'m self, ring: &mut DeviceRing, out: &mut WriteBatch<'m>) -> bool {
+        !out.chains.is_full() && matches!(ring.take_writable(&self.memory, out, 1), Ok(1))
+    }
+
+    fn fail(&self, queue: &Queue, fault: ringway_ring::RingFault) -> Fault {
+        queue.fail();
+        Fault::Ring {
+            ring: queue.index,
+            fault,
+        }
+    }
+
+    fn lost(&self, queue: &Queue) -> Fault {
+        queue.fail();
+        Fault::MemoryLost { ring: queue.index }
+    }
+}
+
+/// A header that asks for nothing, in one buffer.
+const PLAIN: [u8; vnet_hdr::LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
+/// The first picks whose frames make up one hold.
+fn portion(burst: &Burst<'_>, picks: u64) -> u64 {
+    if burst.bytes <= HOLD_BYTES {
+        return picks;
+    }
+    let mut bytes = 0;
+    let mut hold = 0;
+    for i in bits(picks) {
+        bytes += u64::from(burst.frames[i].len);
+        if hold != 0 && bytes > HOLD_BYTES {
+            break;
+        }
+        hold |= 1 << i;
+    }
+    hold
+}
+
+/// Writes one frame over consecutive chains; every buffer but the last is filled.
+struct Scatter<'b, 'm> {
+    out: &'b mut WriteBatch<'m>,
+    chain: usize,
+    /// Segment within the chain.
+    segment: u16,
+    target: Option<WriteSlice<'m>>,
+}
+
+impl Scatter<'_, '_> {
+    fn put_private(&mut self, bytes: &[u8]) {
+        self.put(ReadSlice::from_private(bytes));
+    }
+
+    fn put(&mut self, mut piece: ReadSlice<'_>) {
+        while !piece.is_empty() {
+            let Some(target) = self.target.filter(|target| !target.is_empty()) else {
+                if !self.advance() {
+                    return;
+                }
+                continue;
+            };
+            let n = target.copy_from_guest(piece);
+            self.out.chains[self.chain].written += narrow(n);
+            self.target = Some(target.skip(n));
+            piece = piece.skip(n);
+        }
+    }
+
+    /// To the next segment, of this chain or of the next one.
+    fn advance(&mut self) -> bool {
+        loop {
+            let Some(&Chain {
+                first, segments, ..
+            }) = self.out.chains.get(self.chain)
+            else {
+                return false;
+            };
+            if self.segment < segments {
+                self.target = Some(self.out.segments[usize::from(first + self.segment)]);
+                self.segment += 1;
+                return true;
+            }
+            self.chain += 1;
+            self.segment = 0;
+        }
+    }
+}

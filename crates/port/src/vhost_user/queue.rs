@@ -1,0 +1,78 @@
+//! One started ring of a vhost-user port.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringway_ring::{DeviceRing, RingBase};
+
+/// A started ring, shared by the views of its port for as long as its configuration stands.
+pub(super) struct Queue {
+    /// Name for wake-ups.
+    pub(super) id: u64,
+    /// Ring index as vhost-user counts them.
+    pub(super) index: usize,
+    /// The base it was started with, as SET_VRING_BASE has it.
+    pub(super) started_at: u32,
+    ring: Mutex<DeviceRing>,
+    kick: Option<Arc<OwnedFd>>,
+    call: Mutex<Option<Arc<OwnedFd>>>,
+    failed: AtomicBool,
+}
+
+impl Queue {
+    pub(super) fn new(
+        index: usize,
+        ring: DeviceRing,
+        started_at: u32,
+        kick: Option<Arc<OwnedFd>>,
+        call: Option<Arc<OwnedFd>>,
+    ) -> Self {
+        Self {
+            id: crate::next_queue_id(),
+            index,
+            started_at,
+            ring: Mutex::new(ring),
+            kick,
+            call: Mutex::new(call),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, DeviceRing> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn kick(&self) -> Option<BorrowedFd<'_>> {
+        self.kick.as_ref().map(|fd| fd.as_fd())
+    }
+
+    /// Exchanges the call eventfd and signals the new one once: a call that was due may have gone
+    /// to the old one.
+    pub(super) fn set_call(&self, call: Option<Arc<OwnedFd>>) {
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+        self.call();
+    }
+
+    /// Tells the driver that used buffers are there. The eventfd is non-blocking; a full one has
+    /// been signalled already.
+    pub(super) fn call(&self) {
+        let call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fd) = &*call {
+            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Where the ring stands, once no worker serves it any more.
+    pub(super) fn base(&self) -> RingBase {
+        self.lock().base()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+}
