@@ -1,3 +1,236 @@
-//! The learning switch: classify, deliver, workers, control socket.
+//! The learning switch: workers carry frames, one control thread keeps the ports.
+//!
+//! A turn of a worker is `receive` (the port), [`classify`], [`deliver`] (which calls the ports'
+//! `send`), `release`. Workers read one immutable snapshot; the control thread publishes a new one
+//! and waits until every worker has taken it up, see `snapshot`.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod classify;
+mod clock;
+mod control;
+mod deliver;
+pub mod dump;
+mod fallback;
 pub mod offload;
+mod policy;
+mod signals;
+mod snapshot;
+mod table;
+mod totals;
+mod worker;
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ringway_api::control::Passed;
+use ringway_api::port_spec::PortSpec;
+
+pub use control::attached::AttachError;
+pub use control::socket::SocketError;
+pub use worker::Poll;
+
+use control::Control;
+use signals::Signals;
+use snapshot::Shared;
+use table::{PORT_LIMIT, Table};
+use worker::Worker;
+
+/// How often statistics are printed; `None` = on SIGUSR1 only.
+type StatisticsFrequency = Option<Duration>;
+
+/// Most workers; more than this is a slip of the finger.
+pub const MAX_WORKERS: usize = 64;
+
+/// What a switch starts with.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// Its first ports.
+    pub ports: Vec<NewPort>,
+    /// Threads that carry frames; 0 = one per two CPUs, at least one.
+    pub workers: usize,
+    /// CPUs the workers are pinned to, in turn; empty = not pinned.
+    pub cpus: Vec<usize>,
+    /// How workers wait.
+    pub poll: Poll,
+    /// Print statistics this often.
+    pub stats_interval: Option<Duration>,
+    /// Listen for control connections here.
+    pub control: Option<PathBuf>,
+}
+
+/// A port and what was opened for it beforehand.
+#[derive(Debug)]
+pub struct NewPort {
+    /// What it shall be.
+    pub spec: PortSpec,
+    /// What the descriptors are.
+    pub passed: Passed,
+    /// Descriptors, as many as `passed` says.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl From<PortSpec> for NewPort {
+    /// A port for which the switch opens everything.
+    fn from(spec: PortSpec) -> Self {
+        Self {
+            spec,
+            passed: Passed::Nothing,
+            fds: Vec::new(),
+        }
+    }
+}
+
+/// Why a switch does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be added.
+    #[error(transparent)]
+    Port(#[from] AttachError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] SocketError),
+    /// A CPU to pin to is not there.
+    #[error(
+        "worker {worker} cannot run on CPU {cpu}: {error}; give CPUs of this machine, see `nproc`"
+    )]
+    Cpu {
+        /// The worker.
+        worker: usize,
+        /// The CPU.
+        cpu: usize,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Too many workers.
+    #[error(
+        "{workers} workers are too many: at most {MAX_WORKERS}, and more than there are CPUs help nobody"
+    )]
+    Workers {
+        /// How many were asked for.
+        workers: usize,
+    },
+    /// Guest memory cannot be guarded.
+    #[error("cannot guard guest memory: {0}")]
+    Guard(#[from] ringway_port::GuardError),
+    /// Out of descriptors, threads or the like.
+    #[error("the system refused: {0}; see `ulimit -a`")]
+    System(std::io::Error),
+}
+
+impl StartError {
+    fn system(error: impl Into<std::io::Error>) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// A switch that runs.
+pub struct Switch {
+    control: Control,
+    signals: Signals,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Switch {
+    /// Starts the workers and opens every port. When this returns every socket listens. The
+    /// process's SIGTERM, SIGINT and SIGUSR1 belong to the switch from here on.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, true)
+    }
+
+    fn start_with(config: Config, process_signals: bool) -> Result<Self, StartError> {
+        let count = match config.workers {
+            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
+            workers if workers > MAX_WORKERS => return Err(StartError::Workers { workers }),
+            workers => workers,
+        };
+        ringway_port::guard_memory()?;
+        let signals = Signals::new(process_signals).map_err(StartError::system)?;
+        let shared = Shared::new(count, Table::new(PORT_LIMIT)).map_err(StartError::system)?;
+        let shared = Arc::new(shared);
+        let control = config.control.as_deref();
+        let control = Control::new(
+            shared.clone(),
+            count,
+            &signals,
+            control,
+            config.stats_interval,
+        )?;
+        let mut switch = Self {
+            control,
+            signals,
+            shared,
+            workers: Vec::new(),
+        };
+        for number in 0..count {
+            let cpu = config.cpus.get(number % config.cpus.len().max(1)).copied();
+            switch.spawn(number, cpu, config.poll)?;
+        }
+        for NewPort { spec, passed, fds } in config.ports {
+            switch.control.add(spec, passed, fds)?;
+        }
+        Ok(switch)
+    }
+
+    /// Serves until SIGTERM, SIGINT or a request over the control socket. Prints `ready` on `out`
+    /// first, statistics later.
+    pub fn run(mut self, out: &mut dyn Write) -> std::io::Result<()> {
+        writeln!(out, "ready")?;
+        out.flush()?;
+        self.control.run(&self.signals, out)
+    }
+
+    fn spawn(&mut self, number: usize, cpu: Option<usize>, poll: Poll) -> Result<(), StartError> {
+        let worker = Worker::new(number, self.shared.clone(), poll).map_err(StartError::system)?;
+        let (pinned, outcome) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        let thread = thread.spawn(move || {
+            let result = cpu.map_or(Ok(()), pin);
+            let failed = result.is_err();
+            let _ = pinned.send(result);
+            if !failed {
+                worker.run();
+            }
+        });
+        self.workers.push(thread.map_err(StartError::system)?);
+        match (outcome.recv(), cpu) {
+            (Ok(Err(error)), Some(cpu)) => Err(StartError::Cpu {
+                worker: number,
+                cpu,
+                error,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let running = self.workers.iter().all(|worker| !worker.is_finished());
+        if running {
+            self.control.leave();
+        }
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.end();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Binds the calling thread to one CPU.
+fn pin(cpu: usize) -> std::io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}

@@ -1,0 +1,392 @@
+//! The control thread: sockets, sessions, ports, requests. It waits in one epoll for all of them
+//! and never touches a frame.
+
+pub(crate) mod attached;
+mod requests;
+mod sessions;
+pub(crate) mod socket;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringway_api::control::{Channel, Passed};
+use ringway_api::port_spec::PortSpec;
+use ringway_api::stats::{PortStatistics, QueueStatistics, Statistics};
+use ringway_port::capture::SourceNames;
+use ringway_port::{Offloads, QueueCounters};
+use rustix::event::{Timespec, epoll};
+
+use crate::signals::Signals;
+use crate::snapshot::{Entry, Shared, Snapshot};
+use crate::table::MAX_PORTS;
+use crate::totals::Sums;
+use crate::{StartError, StatisticsFrequency};
+use attached::{AttachError, Attached, Identity, Kind, Place};
+use socket::Listener;
+
+/// Seconds between two sweeps of the learning table.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Who may become readable. Tokens above are ports (by number) and control connections.
+const SIGNALS: u64 = 0;
+const REPORTS: u64 = 1;
+const CONTROL: u64 = 2;
+const FIRST_FREE: u64 = 16;
+
+/// A descriptor's meaning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// The listening socket of a port.
+    Listener(u32),
+    /// The session of a port.
+    Session(u32),
+    /// A control connection.
+    Connection,
+}
+
+pub(crate) struct Control {
+    pub(super) shared: Arc<Shared>,
+    workers: usize,
+    epoll: OwnedFd,
+    tokens: HashMap<u64, Token>,
+    next_token: u64,
+    ports: BTreeMap<u32, Attached>,
+    next_number: u32,
+    names: SourceNames,
+    listener: Option<Listener>,
+    connections: HashMap<u64, Channel>,
+    tap_offloads: Offloads,
+    next_sweep: Instant,
+    frequency: StatisticsFrequency,
+    leaving: bool,
+}
+
+impl Control {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        workers: usize,
+        signals: &Signals,
+        control: Option<&Path>,
+        frequency: StatisticsFrequency,
+    ) -> Result<Self, StartError> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(StartError::system)?;
+        let add = |fd, token| {
+            let data = epoll::EventData::new_u64(token);
+            epoll::add(&epoll, fd, data, epoll::EventFlags::IN).map_err(StartError::system)
+        };
+        add(signals.as_fd(), SIGNALS)?;
+        add(shared.report_bell().as_fd(), REPORTS)?;
+        let listener = control
+            .map(|path| Listener::bind(path, 0o600, None))
+            .transpose()?;
+        if let Some(listener) = &listener {
+            add(listener.as_fd(), CONTROL)?;
+        }
+        Ok(Self {
+            shared,
+            workers,
+            epoll,
+            tokens: HashMap::new(),
+            next_token: FIRST_FREE,
+            ports: BTreeMap::new(),
+            next_number: 1,
+            names: SourceNames::default(),
+            listener,
+            connections: HashMap::new(),
+            tap_offloads: Offloads::default(),
+            next_sweep: Instant::now() + SWEEP,
+            frequency,
+            leaving: false,
+        })
+    }
+
+    pub(crate) fn names(&self) -> &SourceNames {
+        &self.names
+    }
+
+    /// Serves until a signal or a request ends the switch. `out` gets statistics.
+    pub(crate) fn run(&mut self, signals: &Signals, out: &mut dyn Write) -> std::io::Result<()> {
+        let mut next_statistics = self.frequency.map(|every| Instant::now() + every);
+        while !self.leaving {
+            let now = Instant::now();
+            if now >= self.next_sweep {
+                self.shared.table.age(self.shared.now());
+                self.next_sweep = now + SWEEP;
+            }
+            if let (Some(every), Some(next)) = (self.frequency, &mut next_statistics)
+                && now >= *next
+            {
+                writeln!(out, "{}", self.statistics(None).to_json())?;
+                out.flush()?;
+                *next = now + every;
+            }
+            let sessions = self.watch_sessions(now);
+            let wake = [Some(self.next_sweep), next_statistics, sessions]
+                .into_iter()
+                .flatten()
+                .min();
+            let wait = wake.map_or(SWEEP, |wake| wake.saturating_duration_since(Instant::now()));
+            for token in self.wait(wait)? {
+                match token {
+                    SIGNALS => self.answer_signals(signals, out)?,
+                    REPORTS => self.answer_reports(),
+                    CONTROL => self.accept_connection(),
+                    token => match self.tokens.get(&token).copied() {
+                        Some(Token::Listener(port)) => self.accept_front_end(port),
+                        Some(Token::Session(port)) => self.serve_session(port),
+                        Some(Token::Connection) => self.serve_connection(token),
+                        None => {}
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes every port down: sockets are removed, files are complete, guests see the link go.
+    pub(crate) fn leave(&mut self) {
+        self.listener = None;
+        self.connections.clear();
+        let ports = std::mem::take(&mut self.ports);
+        self.publish();
+        drop(ports);
+    }
+
+    /// Adds a port; returns its name.
+    pub(crate) fn add(
+        &mut self,
+        spec: PortSpec,
+        passed: Passed,
+        fds: Vec<OwnedFd>,
+    ) -> Result<String, AttachError> {
+        let identity = self.identity(&spec)?;
+        let number = identity.number;
+        let name = identity.name.clone();
+        let attached = Attached::open(identity, spec, passed, fds, &self.names)?;
+        self.install(attached);
+        if let Some(Attached {
+            kind: Kind::VhostUser(_),
+            ..
+        }) = self.ports.get(&number)
+        {
+            self.watch_socket(number);
+        }
+        Ok(name)
+    }
+
+    /// Number, slot and name of a new port.
+    pub(crate) fn identity(&mut self, spec: &PortSpec) -> Result<Identity, AttachError> {
+        let taken = |name: &str| self.ports.values().any(|port| port.name == name);
+        let wanted = spec.default_name();
+        let name = match (&spec.name, taken(&wanted)) {
+            (_, false) => wanted,
+            (Some(_), true) => return Err(AttachError::NameTaken { name: wanted }),
+            (None, true) => (2..)
+                .map(|n| format!("{wanted}-{n}"))
+                .find(|name| !taken(name))
+                .unwrap_or(wanted),
+        };
+        let used: Vec<u16> = self.ports.values().map(|port| port.slot).collect();
+        let slot =
+            (0..u16::try_from(MAX_PORTS).unwrap_or(u16::MAX)).find(|slot| !used.contains(slot));
+        let slot = slot.ok_or(AttachError::TooMany { limit: MAX_PORTS })?;
+        let number = self.next_number;
+        self.next_number += 1;
+        Ok(Identity { number, slot, name })
+    }
+
+    /// Makes a port known to the workers.
+    pub(crate) fn install(&mut self, port: Attached) {
+        let name = port.name.clone();
+        self.names
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(port.number, name);
+        let visible = port.view.is_some();
+        self.ports.insert(port.number, port);
+        if visible {
+            self.publish();
+        }
+    }
+
+    /// Removes a port and everything that was opened for it.
+    fn remove(&mut self, number: u32) {
+        let Some(port) = self.ports.remove(&number) else {
+            return;
+        };
+        if let Kind::VhostUser(socket) = &port.kind {
+            if let Place::Listening(listener) = &socket.place {
+                self.unwatch(listener.as_fd(), Token::Listener(number));
+            }
+            if let Some(device) = &socket.device {
+                self.unwatch(device.as_fd(), Token::Session(number));
+            }
+        }
+        self.publish();
+        self.shared.table.forget_port(port.slot);
+        self.names
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(&number);
+        drop(port);
+    }
+
+    /// Shows the workers the ports as they are now.
+    fn publish(&mut self) {
+        self.set_tap_offloads();
+        let slots = self
+            .ports
+            .values()
+            .map(|port| usize::from(port.slot) + 1)
+            .max()
+            .unwrap_or(0);
+        let mut entries: Vec<Option<Entry>> = (0..slots).map(|_| None).collect();
+        let mut captures = Vec::new();
+        for port in self.ports.values() {
+            let Some(view) = &port.view else { continue };
+            if matches!(port.kind, Kind::Capture(_)) {
+                captures.push(port.slot);
+            }
+            entries[usize::from(port.slot)] = Some(Entry {
+                port: view.clone(),
+                number: port.number,
+                policy: port.policy.clone(),
+            });
+        }
+        if !self
+            .shared
+            .publish(Snapshot::new(entries, &captures, self.workers))
+        {
+            tracing::error!("a worker has not come round for five seconds; its ports are stuck");
+        }
+    }
+
+    /// Taps may give us frames with whatever at least one guest takes: for the others software
+    /// completes and segments, and one old guest does not slow the rest.
+    fn set_tap_offloads(&mut self) {
+        let mut wanted = Offloads::default();
+        for port in self
+            .ports
+            .values()
+            .filter(|port| matches!(port.kind, Kind::VhostUser(_)))
+        {
+            let Some(takes) = port.view.as_ref().map(|view| view.offloads()) else {
+                continue;
+            };
+            wanted.csum |= takes.csum;
+            wanted.tso4 |= takes.tso4;
+            wanted.tso6 |= takes.tso6;
+            wanted.ecn |= takes.ecn;
+            wanted.uso |= takes.uso;
+        }
+        let changed = wanted != self.tap_offloads;
+        self.tap_offloads = wanted;
+        for port in self.ports.values_mut() {
+            let Kind::Tap(tap) = &port.kind else { continue };
+            if (changed || !std::mem::replace(&mut port.told, true))
+                && let Err(error) = tap.set_offloads(wanted)
+            {
+                tracing::warn!("port {}: setting the tap's offloads: {error}", port.name);
+            }
+        }
+    }
+
+    pub(crate) fn statistics(&self, only: Option<&str>) -> Statistics {
+        let mut sums = Sums::default();
+        self.shared
+            .totals
+            .iter()
+            .for_each(|totals| sums.add(&totals.read()));
+        let ports = self
+            .ports
+            .values()
+            .filter(|port| only.is_none_or(|name| port.name == name));
+        Statistics {
+            ports: ports.map(port_statistics).collect(),
+            attempted: sums.attempted,
+            delivered: sums.delivered,
+            dropped: sums.dropped,
+            copied_bytes: sums.copied_bytes,
+        }
+    }
+
+    fn answer_signals(&mut self, signals: &Signals, out: &mut dyn Write) -> std::io::Result<()> {
+        let wanted = signals.take();
+        if wanted.statistics {
+            writeln!(out, "{}", self.statistics(None).to_json())?;
+            out.flush()?;
+        }
+        self.leaving |= wanted.end;
+        Ok(())
+    }
+
+    /// Tokens of what is ready, sessions before listeners: a front-end that left makes room for the
+    /// one that comes.
+    fn wait(&self, wait: Duration) -> std::io::Result<Vec<u64>> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        };
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 64];
+        let ready = match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok((ready, _)) => ready,
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut tokens: Vec<u64> = ready.iter().map(|event| event.data.u64()).collect();
+        tokens.sort_by_key(|token| matches!(self.tokens.get(token), Some(Token::Listener(_))));
+        Ok(tokens)
+    }
+
+    /// A token for something to watch.
+    fn token(&mut self, token: Token) -> u64 {
+        let number = self.next_token;
+        self.next_token += 1;
+        self.tokens.insert(number, token);
+        number
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, token: u64) {
+        let data = epoll::EventData::new_u64(token);
+        if let Err(error) = epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN) {
+            tracing::error!("cannot wait for a socket: {error}");
+        }
+    }
+
+    /// Before a descriptor is closed: somebody else may hold its other end, or a copy of it.
+    fn unwatch(&mut self, fd: BorrowedFd<'_>, token: Token) {
+        let _ = epoll::delete(&self.epoll, fd);
+        self.tokens.retain(|_, other| *other != token);
+    }
+}
+
+fn port_statistics(port: &Attached) -> PortStatistics {
+    let drops = port
+        .counters
+        .drops()
+        .map(|(reason, n)| (reason.name().to_owned(), n))
+        .collect();
+    PortStatistics {
+        name: port.name.clone(),
+        kind: port.spec.kind.label().to_owned(),
+        connected: port.connected(),
+        features: port.features(),
+        queues: port.counters.queues.iter().map(queue_statistics).collect(),
+        drops,
+    }
+}
+
+fn queue_statistics(queue: &QueueCounters) -> QueueStatistics {
+    QueueStatistics {
+        rx_frames: queue.received.frames(),
+        rx_bytes: queue.received.bytes(),
+        tx_frames: queue.sent.frames(),
+        tx_bytes: queue.sent.bytes(),
+        kicks: queue.received.kicks(),
+        calls: queue.received.calls() + queue.sent.calls(),
+    }
+}

@@ -1,0 +1,127 @@
+//! A vhost-user NIC that shows what the guest sends.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use ringway_api::control::Passed;
+use ringway_api::port_spec::{Mode, PortKind, PortSpec, VhostUser};
+use ringway_port::capture::{Capture, Reader};
+use ringway_port::pcapng;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::control::attached::Attached;
+use crate::{AttachError, Config, StartError, Switch};
+
+/// What to listen to.
+#[derive(Clone, Debug)]
+pub struct DumpConfig {
+    /// The socket.
+    pub path: PathBuf,
+    /// Write the frames there as well.
+    pub pcap: Option<PathBuf>,
+    /// End after so many frames.
+    pub count: Option<u64>,
+}
+
+/// Why a dump ended other than by request.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// It did not begin.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The capture file or the output failed.
+    #[error("writing failed: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// Shows a frame on the output; may end the dump.
+pub type Show<'a> = dyn FnMut(SystemTime, &[u8], &mut dyn Write) -> ControlFlow<()> + 'a;
+
+/// Hands every frame the guest sends to `show`, until the count is reached, `show` breaks or a
+/// signal comes. Prints `ready` on `out` when the socket listens.
+pub fn run(config: &DumpConfig, out: &mut dyn Write, show: &mut Show<'_>) -> Result<(), DumpError> {
+    let file = |error| AttachError::File {
+        path: config.pcap.clone().unwrap_or_default(),
+        error,
+    };
+    let file = config
+        .pcap
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .map_err(|e| StartError::from(file(e)))?;
+    let spec = PortSpec::new(PortKind::VhostUser(VhostUser {
+        path: config.path.clone(),
+        mode: Mode::Server,
+        queues: 1,
+        group: None,
+        permissions: VhostUser::PERMISSIONS,
+    }));
+    let mut switch = Switch::start(Config {
+        workers: 1,
+        ..Config::default()
+    })?;
+    switch
+        .control
+        .add(spec, Passed::Nothing, Vec::new())
+        .map_err(StartError::from)?;
+    let (mut reader, names) = capture(&mut switch)?;
+    let mut writer = match file {
+        Some(file) => Some(pcapng::Writer::new(BufWriter::new(file), names)?),
+        None => None,
+    };
+    writeln!(out, "ready")?;
+    out.flush()?;
+    let ender = switch.signals.ender();
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(move || {
+            let served = switch.control.run(&switch.signals, &mut io::sink());
+            drop(switch);
+            served
+        });
+        let mut shown = 0;
+        let mut frames = || -> io::Result<()> {
+            while !reader.has_ended() {
+                poll(&mut [PollFd::new(&reader.bell(), PollFlags::IN)], None)?;
+                reader.silence();
+                while let Some(record) = reader.take() {
+                    if let Some(writer) = &mut writer {
+                        writer.write(&record)?;
+                        writer.flush()?;
+                    }
+                    shown += 1;
+                    let flow = show(record.time, &record.frame, out);
+                    if flow.is_break() || config.count.is_some_and(|count| shown >= count) {
+                        return Ok(());
+                    }
+                }
+                out.flush()?;
+            }
+            Ok(())
+        };
+        let read = frames();
+        ender.end();
+        let served = serving.join().unwrap_or(Ok(()));
+        read.and(served).and(out.flush())
+    })?;
+    Ok(())
+}
+
+fn capture(
+    switch: &mut Switch,
+) -> Result<(Reader, ringway_port::capture::SourceNames), StartError> {
+    let spec = PortSpec {
+        name: Some("dump".into()),
+        ..PortSpec::new(PortKind::Sink)
+    };
+    let identity = switch.control.identity(&spec)?;
+    let counters = std::sync::Arc::new(ringway_port::Counters::new(1));
+    let (capture, reader) = Capture::new(counters).map_err(StartError::system)?;
+    switch
+        .control
+        .install(Attached::capture(identity, spec, capture));
+    Ok((reader, switch.control.names().clone()))
+}

@@ -1,0 +1,222 @@
+//! What workers read: an immutable snapshot behind a generation number, and how it is exchanged.
+//!
+//! The control thread publishes a new snapshot and waits until every worker has taken it up and
+//! let go of the old one. After that nothing the old one alone referred to is in use: a ring can be
+//! read out, memory unmapped, a descriptor closed.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringway_port::{Fault, Port};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::policy::Policy;
+use crate::table::Table;
+use crate::totals::Totals;
+
+/// How long a worker may take to pass a quiescent point. It needs microseconds; a second means
+/// that it is stuck in a system call.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The ports as one generation of workers sees them.
+pub(crate) struct Snapshot {
+    /// By slot; a slot is a port's short number in the learning table.
+    pub(crate) ports: Box<[Option<Entry>]>,
+    /// Slots that take flooded frames.
+    pub(crate) floods: Box<[u16]>,
+    /// Slots of captures, which get a copy of every frame.
+    pub(crate) captures: Box<[u16]>,
+    /// Receive queues by worker.
+    pub(crate) work: Box<[Vec<QueueRef>]>,
+}
+
+/// A port of a snapshot.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) port: Arc<dyn Port>,
+    /// Never used twice, unlike the slot.
+    pub(crate) number: u32,
+    pub(crate) policy: Arc<Policy>,
+}
+
+/// A receive queue of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueRef {
+    pub(crate) slot: u16,
+    pub(crate) queue: u16,
+}
+
+impl Snapshot {
+    /// Spreads the receive queues of `ports` over `workers`.
+    pub(crate) fn new(ports: Vec<Option<Entry>>, captures: &[u16], workers: usize) -> Self {
+        let mut work = vec![Vec::new(); workers];
+        let mut floods = Vec::new();
+        let mut next = 0;
+        for (slot, entry) in (0u16..).zip(&ports) {
+            let Some(entry) = entry else { continue };
+            if entry.port.send_queues() > 0 && !captures.contains(&slot) {
+                floods.push(slot);
+            }
+            for queue in 0..u16::try_from(entry.port.receive_queues()).unwrap_or(u16::MAX) {
+                if !matches!(
+                    entry.port.wakeup(usize::from(queue)),
+                    ringway_port::Wakeup::Never
+                ) {
+                    work[next % workers].push(QueueRef { slot, queue });
+                    next += 1;
+                }
+            }
+        }
+        Self {
+            ports: ports.into(),
+            floods: floods.into(),
+            captures: captures.into(),
+            work: work.into(),
+        }
+    }
+
+    pub(crate) fn entry(&self, slot: u16) -> Option<&Entry> {
+        self.ports.get(usize::from(slot))?.as_ref()
+    }
+}
+
+/// What the control thread and the workers share.
+pub(crate) struct Shared {
+    pub(crate) table: Table,
+    pub(crate) start: Instant,
+    pub(crate) totals: Box<[Totals]>,
+    current: Mutex<Arc<Snapshot>>,
+    generation: AtomicU64,
+    adopted: Mutex<Vec<u64>>,
+    adopted_changed: Condvar,
+    /// Wakes worker `i`.
+    bells: Vec<OwnedFd>,
+    pub(crate) stopping: AtomicBool,
+    reports: Mutex<VecDeque<(u32, Fault)>>,
+    /// Wakes the control thread for reports.
+    report_bell: OwnedFd,
+    injected: Mutex<VecDeque<Injected>>,
+}
+
+/// A frame that a port's control side sends in the name of its guest (an announcement).
+pub(crate) struct Injected {
+    pub(crate) number: u32,
+    pub(crate) slot: u16,
+    pub(crate) frame: Vec<u8>,
+}
+
+/// Frames waiting to be injected; more than this at once is nobody's announcement.
+const MAX_INJECTED: usize = 1024;
+
+impl Shared {
+    pub(crate) fn new(workers: usize, table: Table) -> std::io::Result<Self> {
+        let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Self {
+            table,
+            start: Instant::now(),
+            totals: (0..workers).map(|_| Totals::default()).collect(),
+            current: Mutex::new(Arc::new(Snapshot::new(Vec::new(), &[], workers))),
+            generation: AtomicU64::new(1),
+            adopted: Mutex::new(vec![0; workers]),
+            adopted_changed: Condvar::new(),
+            bells: (0..workers).map(|_| bell()).collect::<Result<_, _>>()?,
+            stopping: AtomicBool::new(false),
+            reports: Mutex::default(),
+            report_bell: bell()?,
+            injected: Mutex::default(),
+        })
+    }
+
+    /// Publishes `snapshot` and waits until every worker works with it. False = a worker did not
+    /// come round in time; the old snapshot's parts stay alive as long as it holds them.
+    #[must_use]
+    pub(crate) fn publish(&self, snapshot: Snapshot) -> bool {
+        let old = std::mem::replace(&mut *lock(&self.current), Arc::new(snapshot));
+        let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
+        self.wake_all();
+        let adopted = lock(&self.adopted);
+        let (_adopted, timeout) = self
+            .adopted_changed
+            .wait_timeout_while(adopted, PATIENCE, |adopted| {
+                adopted.iter().any(|&seen| seen < generation)
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(old);
+        !timeout.timed_out()
+    }
+
+    /// The generation a worker compares with its own; one load of a line nobody writes meanwhile.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The snapshot of at least generation `generation()`.
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        lock(&self.current).clone()
+    }
+
+    /// Worker `worker` works with `generation` and holds nothing older.
+    pub(crate) fn adopt(&self, worker: usize, generation: u64) {
+        lock(&self.adopted)[worker] = generation;
+        self.adopted_changed.notify_all();
+    }
+
+    /// Has every worker look around; with `stopping` set they end.
+    pub(crate) fn end(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub(crate) fn bell(&self, worker: usize) -> &OwnedFd {
+        &self.bells[worker]
+    }
+
+    fn wake_all(&self) {
+        self.bells.iter().for_each(ring);
+    }
+
+    /// A worker met a fault.
+    pub(crate) fn report(&self, number: u32, fault: Fault) {
+        lock(&self.reports).push_back((number, fault));
+        ring(&self.report_bell);
+    }
+
+    pub(crate) fn report_bell(&self) -> &OwnedFd {
+        &self.report_bell
+    }
+
+    pub(crate) fn take_reports(&self) -> VecDeque<(u32, Fault)> {
+        std::mem::take(&mut *lock(&self.reports))
+    }
+
+    /// Has worker 0 send a frame as if it came from a port.
+    pub(crate) fn inject(&self, injected: Injected) {
+        let mut waiting = lock(&self.injected);
+        if waiting.len() < MAX_INJECTED {
+            waiting.push_back(injected);
+            ring(&self.bells[0]);
+        }
+    }
+
+    pub(crate) fn take_injected(&self) -> VecDeque<Injected> {
+        std::mem::take(&mut *lock(&self.injected))
+    }
+
+    /// Seconds since the switch started, as the learning table counts them.
+    pub(crate) fn now(&self) -> u32 {
+        u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+fn ring(bell: &OwnedFd) {
+    // A bell that cannot count further has rung.
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

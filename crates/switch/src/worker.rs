@@ -1,0 +1,449 @@
+//! A worker: a thread that serves receive queues, one burst per queue and round.
+//!
+//! A queue is in one of three states. *Hot* queues are polled every round. A queue that gave
+//! nothing for the spin time asks for wake-ups again, looks once more and becomes *armed*: it costs
+//! nothing until its descriptor fires. A queue whose port sent beyond its rate *rests* until it is
+//! even. With no hot queue left the worker sleeps in epoll.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ringway_port::{Burst, DropReason, Heads, MAX_BURST, Wakeup};
+use rustix::event::{Timespec, epoll};
+
+use crate::classify::classify;
+use crate::clock::Clock;
+use crate::deliver::Delivery;
+use crate::snapshot::{QueueRef, Shared, Snapshot};
+
+/// How workers wait for frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Poll {
+    /// Poll for a short time after work, then sleep.
+    #[default]
+    Adaptive,
+    /// Never sleep while a queue can be polled.
+    Always,
+    /// Sleep as soon as nothing is there.
+    Never,
+}
+
+/// Polling goes on for this long after the last frame.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// Frames per queue and round.
+const BURST: usize = 32;
+
+/// Rounds with work between two looks at the descriptors of armed queues.
+const PEEK_ROUNDS: u32 = 64;
+
+/// Longest sleep, so that a generator's rate or a resting queue is never far off.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Epoll datum of the bell; queue ids start at 1.
+const BELL: u64 = 0;
+
+pub(crate) struct Worker {
+    number: usize,
+    shared: Arc<Shared>,
+    poll: Poll,
+    epoll: OwnedFd,
+    heads: Heads,
+    delivery: Delivery,
+    clock: Clock,
+    served: Vec<Served>,
+    by_id: HashMap<u64, usize>,
+    /// Indices into `served`.
+    hot: Vec<usize>,
+    resting: usize,
+    rounds: u32,
+}
+
+/// A queue this worker serves.
+struct Served {
+    at: QueueRef,
+    id: u64,
+    registered: bool,
+    state: State,
+    last_work: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Hot,
+    Armed,
+    Resting(Instant),
+}
+
+impl Worker {
+    pub(crate) fn new(number: usize, shared: Arc<Shared>, poll: Poll) -> std::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let bell = epoll::EventData::new_u64(BELL);
+        epoll::add(&epoll, shared.bell(number), bell, edge())?;
+        Ok(Self {
+            number,
+            poll,
+            epoll,
+            heads: Heads::new(),
+            delivery: Delivery::new(),
+            clock: Clock::new(shared.start),
+            served: Vec::new(),
+            by_id: HashMap::new(),
+            hot: Vec::new(),
+            resting: 0,
+            rounds: 0,
+            shared,
+        })
+    }
+
+    /// Serves until the switch stops.
+    pub(crate) fn run(mut self) {
+        let mut snapshot = None;
+        while !self.shared.stopping.load(Ordering::Relaxed) {
+            let generation = self.shared.generation();
+            let current = self.shared.current();
+            self.take_up(snapshot.as_deref(), &current);
+            snapshot = Some(current.clone());
+            self.shared.adopt(self.number, generation);
+            while self.shared.generation() == generation {
+                self.round(&current);
+            }
+        }
+        drop(snapshot);
+        self.shared.adopt(self.number, u64::MAX);
+    }
+
+    fn round(&mut self, snapshot: &Snapshot) {
+        self.rounds = self.rounds.wrapping_add(1);
+        let mut worked = false;
+        let mut idle = false;
+        for k in 0..self.hot.len() {
+            let index = self.hot[k];
+            if self.turn(snapshot, index) {
+                worked = true;
+                self.served[index].last_work = None;
+            } else {
+                idle = true;
+            }
+        }
+        if idle {
+            self.clock.pass();
+            self.cool(snapshot);
+        }
+        if self.hot.is_empty() {
+            self.sleep(snapshot);
+        } else if !worked || self.rounds.is_multiple_of(PEEK_ROUNDS) {
+            self.clock.pass();
+            self.clock.instant();
+            self.wait(snapshot, Some(Duration::ZERO));
+        }
+    }
+
+    /// One burst of one queue. False = it had nothing.
+    fn turn(&mut self, snapshot: &Snapshot, index: usize) -> bool {
+        let at = self.served[index].at;
+        let queue = usize::from(at.queue);
+        let Some(entry) = snapshot.entry(at.slot) else {
+            return false;
+        };
+        if let State::Resting(_) = self.served[index].state {
+            return false;
+        }
+        let mut burst = Burst::new(&mut self.heads);
+        burst.source = entry.number;
+        let taken = match entry.port.receive(queue, BURST, &mut burst) {
+            Ok(0) => return false,
+            Ok(taken) => taken,
+            Err(fault) => {
+                self.shared.report(entry.number, fault);
+                return false;
+            }
+        };
+        self.delivery.sums.attempted += taken as u64 - burst.frames.len() as u64;
+        self.delivery.sums.dropped += burst.refused;
+        for &capture in &snapshot.captures {
+            record(snapshot, capture, &burst);
+        }
+        let judged = classify(
+            &burst,
+            at.slot,
+            entry,
+            &self.shared.table,
+            self.clock.seconds(),
+        );
+        self.delivery.deliver(
+            snapshot,
+            at.slot,
+            entry,
+            &mut burst,
+            &judged,
+            &mut self.clock,
+        );
+        if let Err(fault) = entry.port.release(queue, &mut burst) {
+            self.shared.report(entry.number, fault);
+        }
+        self.shared.totals[self.number].show(&self.delivery.sums);
+        for (number, fault) in self.delivery.faults.drain(..) {
+            self.shared.report(number, fault);
+        }
+        if let Some(limiter) = &entry.policy.rate {
+            let bytes = burst.bytes;
+            self.clock.pass();
+            let now = self.clock.instant();
+            if let Some(rest) = limiter.delay(bytes, now) {
+                self.served[index].state = State::Resting(now + rest);
+            }
+        }
+        true
+    }
+
+    /// Takes queues that gave nothing for long enough out of the hot ones.
+    fn cool(&mut self, snapshot: &Snapshot) {
+        let now = self.clock.instant();
+        let spin = match self.poll {
+            Poll::Adaptive => SPIN,
+            Poll::Always => Duration::MAX,
+            Poll::Never => Duration::ZERO,
+        };
+        let Self {
+            hot,
+            served,
+            resting,
+            ..
+        } = self;
+        hot.retain(|&index| {
+            let queue = &mut served[index];
+            if let State::Resting(_) = queue.state {
+                *resting += 1;
+                return false;
+            }
+            let since = *queue.last_work.get_or_insert(now);
+            let Some(entry) = snapshot.entry(queue.at.slot) else {
+                return false;
+            };
+            let number = usize::from(queue.at.queue);
+            let cooled = match entry.port.wakeup(number) {
+                Wakeup::Never => true,
+                // Looking costs a system call: nothing there, nothing to poll for.
+                Wakeup::Descriptor { .. } | Wakeup::Timer { .. } => true,
+                // The peer asked to be polled.
+                Wakeup::Memory { kick: None, .. } => false,
+                Wakeup::Memory { .. } => now - since >= spin,
+            };
+            if !cooled || entry.port.arm(number) {
+                return true;
+            }
+            queue.state = State::Armed;
+            queue.last_work = None;
+            false
+        });
+    }
+
+    /// Sleeps until a descriptor fires or a timer is due.
+    fn sleep(&mut self, snapshot: &Snapshot) {
+        self.clock.pass();
+        let now = self.clock.instant();
+        let mut longest = None;
+        let mut limit = |wait: Duration| {
+            let wait = wait.min(LONGEST_SLEEP);
+            longest = Some(longest.map_or(wait, |other: Duration| other.min(wait)));
+        };
+        for queue in &self.served {
+            match queue.state {
+                State::Resting(until) => limit(until.saturating_duration_since(now)),
+                State::Armed => {
+                    let wakeup = snapshot
+                        .entry(queue.at.slot)
+                        .map(|entry| entry.port.wakeup(usize::from(queue.at.queue)));
+                    if let Some(Wakeup::Timer { wait, .. }) = wakeup {
+                        limit(Duration::from_nanos(wait));
+                    }
+                }
+                State::Hot => {}
+            }
+        }
+        self.wait(snapshot, longest);
+        self.clock.pass();
+        let now = self.clock.instant();
+        for index in 0..self.served.len() {
+            let queue = &self.served[index];
+            let due = match queue.state {
+                State::Resting(until) => until <= now,
+                State::Armed => !queue.registered,
+                State::Hot => false,
+            };
+            if due {
+                self.heat(snapshot, index);
+            }
+        }
+    }
+
+    /// Looks at descriptors, for at most `timeout` (`None` = until one fires).
+    fn wait(&mut self, snapshot: &Snapshot, timeout: Option<Duration>) {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 64];
+        let Ok((fired, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else {
+            return;
+        };
+        for event in fired {
+            match event.data.u64() {
+                BELL => self.answer_bell(snapshot),
+                id => {
+                    let Some(&index) = self.by_id.get(&id) else {
+                        continue;
+                    };
+                    let at = self.served[index].at;
+                    if let Some(entry) = snapshot.entry(at.slot) {
+                        entry.port.woken(usize::from(at.queue));
+                    }
+                    if self.served[index].state == State::Armed {
+                        self.heat(snapshot, index);
+                    }
+                }
+            }
+        }
+        if self.resting > 0 {
+            self.end_rests(snapshot);
+        }
+    }
+
+    fn end_rests(&mut self, snapshot: &Snapshot) {
+        let now = self.clock.instant();
+        for index in 0..self.served.len() {
+            if matches!(self.served[index].state, State::Resting(until) if until <= now) {
+                self.heat(snapshot, index);
+            }
+        }
+    }
+
+    fn heat(&mut self, snapshot: &Snapshot, index: usize) {
+        let queue = &mut self.served[index];
+        if matches!(queue.state, State::Resting(_)) {
+            self.resting = self.resting.saturating_sub(1);
+        }
+        queue.state = State::Hot;
+        queue.last_work = None;
+        if let Some(entry) = snapshot.entry(queue.at.slot) {
+            entry.port.disarm(usize::from(queue.at.queue));
+        }
+        if !self.hot.contains(&index) {
+            self.hot.push(index);
+        }
+    }
+
+    /// Worker 0 sends what was injected.
+    #[cold]
+    fn answer_bell(&mut self, snapshot: &Snapshot) {
+        if self.number != 0 {
+            return;
+        }
+        for injected in self.shared.take_injected() {
+            let entry = snapshot
+                .entry(injected.slot)
+                .filter(|e| e.number == injected.number);
+            let Some(entry) = entry else { continue };
+            let mut burst = Burst::new(&mut self.heads);
+            burst.source = entry.number;
+            if !burst.push_private(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], &injected.frame) {
+                continue;
+            }
+            let now = self.clock.seconds();
+            let judged = classify(&burst, injected.slot, entry, &self.shared.table, now);
+            let clock = &mut self.clock;
+            self.delivery
+                .deliver(snapshot, injected.slot, entry, &mut burst, &judged, clock);
+        }
+        self.shared.totals[self.number].show(&self.delivery.sums);
+    }
+
+    /// Brings the served queues in line with a new snapshot. Every queue that is new starts hot: it
+    /// counts as kicked. The old snapshot is still held, so every descriptor to deregister is open.
+    fn take_up(&mut self, old: Option<&Snapshot>, new: &Snapshot) {
+        let before = std::mem::take(&mut self.served);
+        let mut kept: HashMap<u64, Served> = before.into_iter().map(|q| (q.id, q)).collect();
+        self.by_id.clear();
+        self.hot.clear();
+        self.resting = 0;
+        for &at in &new.work[self.number] {
+            let Some(entry) = new.entry(at.slot) else {
+                continue;
+            };
+            let wakeup = entry.port.wakeup(usize::from(at.queue));
+            let (Wakeup::Memory { id, .. }
+            | Wakeup::Descriptor { id, .. }
+            | Wakeup::Timer { id, .. }) = wakeup
+            else {
+                continue;
+            };
+            let index = self.served.len();
+            let queue = kept.remove(&id).map_or_else(
+                || Served {
+                    at,
+                    id,
+                    registered: self.register(wakeup),
+                    state: State::Armed,
+                    last_work: None,
+                },
+                |queue| Served { at, ..queue },
+            );
+            self.by_id.insert(id, index);
+            self.served.push(queue);
+            match self.served[index].state {
+                State::Hot => self.hot.push(index),
+                State::Resting(_) => self.resting += 1,
+                State::Armed => self.heat(new, index),
+            }
+        }
+        for gone in kept.into_values().filter(|queue| queue.registered) {
+            self.deregister(old, gone);
+        }
+    }
+
+    fn register(&self, wakeup: Wakeup<'_>) -> bool {
+        let (Wakeup::Memory { id, kick: Some(fd) } | Wakeup::Descriptor { id, fd }) = wakeup else {
+            return false;
+        };
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(id), edge()).is_ok()
+    }
+
+    fn deregister(&self, old: Option<&Snapshot>, gone: Served) {
+        let entry = old.and_then(|old| old.entry(gone.at.slot));
+        let wakeup = entry.map(|entry| entry.port.wakeup(usize::from(gone.at.queue)));
+        if let Some(Wakeup::Memory { id, kick: Some(fd) } | Wakeup::Descriptor { id, fd }) = wakeup
+            && id == gone.id
+        {
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+    }
+}
+
+/// Copies a burst to a capture. It is no delivery: what a capture misses costs no receiver anything.
+#[cold]
+fn record(snapshot: &Snapshot, capture: u16, burst: &Burst<'_>) {
+    let Some(entry) = snapshot.entry(capture).filter(|_| !burst.frames.is_empty()) else {
+        return;
+    };
+    let all = burst.all();
+    let sent = entry.port.send(0, burst, all);
+    let missed = all & !sent.delivered;
+    if missed != 0 {
+        let reason = sent.reason.unwrap_or(DropReason::CaptureFull);
+        entry
+            .port
+            .counters()
+            .drop_frames(reason, missed.count_ones().into());
+    }
+}
+
+/// Edge-triggered: an eventfd need not be read, a tap is read until it has nothing.
+fn edge() -> epoll::EventFlags {
+    epoll::EventFlags::IN | epoll::EventFlags::ET
+}
+
+const _: () = assert!(BURST <= MAX_BURST);
