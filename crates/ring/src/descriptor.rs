@@ -55,3 +55,55 @@ impl Descriptor {
 pub(crate) const fn need_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `event` is among the indices `old`, `old` + 1, … up to before `new`.
+    fn passed(event: u16, new: u16, old: u16) -> bool {
+        u32::from(event.wrapping_sub(old)) < u32::from(new.wrapping_sub(old))
+    }
+
+    #[test]
+    fn need_event_for_every_event_virtio_2_7_10_1() {
+        let distances = (0..=64).chain([255, 256, 1024, 0x7fff, 0x8000, 0x8001, 0xffff]);
+        for distance in distances {
+            for old in [0, 1, 63, 0x7fff, 0x8000, 0xffc0, 0xfffe, 0xffff] {
+                let new = old.wrapping_add(distance);
+                for event in 0..=u16::MAX {
+                    assert_eq!(need_event(event, new, old), passed(event, new, old));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn need_event_depends_on_differences_alone() {
+        for event in 0..=u16::MAX {
+            for (new, old) in [(1, 0), (0, 0xffff), (700, 3), (3, 700)] {
+                let shifted = |by: u16| {
+                    let add = |index: u16| index.wrapping_add(by);
+                    need_event(add(event), add(new), add(old))
+                };
+                assert!(
+                    [1, 0x7fff, 0x8000, 0xffff].map(shifted) == [need_event(event, new, old); 4]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn descriptor_fields_lie_where_the_specification_says_virtio_2_7_5() {
+        let bytes: Vec<u8> = (1..=16).collect();
+        let words = Descriptor::words(bytes.as_slice().try_into().unwrap());
+        let split = Descriptor {
+            address: 0x0807_0605_0403_0201,
+            len: 0x0c0b_0a09,
+            flags: 0x0e0d,
+            tag: 0x100f,
+        };
+        assert_eq!(Descriptor::from_split(words), split);
+        assert_eq!(split.to_split(), words);
+    }
+}

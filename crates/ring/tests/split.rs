@@ -1,0 +1,429 @@
+//! The split ring word by word: where it may lie, where it starts, what it leaves in memory.
+
+#![allow(clippy::cast_possible_truncation)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{BUFFERS, Pair, options, peek, peek_u16, poke_u16};
+use ringway_mem::GuestMemory;
+use ringway_ring::{
+    AddError, DeviceRing, DriverFault, DriverOptions, DriverRing, MAX_BATCH, MAX_SEGMENTS,
+    ReadBatch, RingBase, RingError, RingFault, RingFeatures, RingLayout, WriteBatch,
+};
+
+const PLAIN: RingFeatures = RingFeatures {
+    packed: false,
+    event_idx: false,
+    indirect: false,
+    in_order: false,
+};
+
+fn used_element(pair: &Pair, index: u16) -> (u32, u32) {
+    let slot = u64::from(index % pair.device.size());
+    let bytes = peek(&pair.memory, pair.driver.layout().used + 4 + slot * 8, 8);
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    (word(0), word(4))
+}
+
+fn used_index(pair: &Pair) -> u16 {
+    peek_u16(&pair.memory, pair.driver.layout().used + 2)
+}
+
+#[test]
+fn sizes_other_than_powers_of_two_are_refused_virtio_2_7() {
+    let memory = Arc::new(GuestMemory::heap(&[(0, 0x10_0000)]));
+    for size in [0, 3, 255, 1000, 32769, 65535] {
+        let layout = RingLayout {
+            size,
+            descriptors: 0,
+            available: 0x8_0000,
+            used: 0xa_0000,
+        };
+        let ring = DeviceRing::new(&memory, &layout, PLAIN, RingBase::split(0));
+        assert!(matches!(ring, Err(RingError::Size { size: found }) if found == size));
+        let options = options(size, PLAIN, RingBase::split(0));
+        let ring = DriverRing::new(&memory, 0, options);
+        assert!(matches!(ring, Err(RingError::Size { size: found }) if found == size));
+    }
+}
+
+#[test]
+fn the_largest_ring_works_virtio_2_7() {
+    let mut pair = Pair::new(DriverOptions {
+        table: 0,
+        ..options(32768, PLAIN, RingBase::split(0xfff0))
+    });
+    for _ in 0..3 {
+        for _ in 0..32768 {
+            pair.driver.add(&[(BUFFERS, 1)], &[], false).unwrap();
+        }
+        let refused = pair.driver.add(&[(BUFFERS, 1)], &[], false);
+        assert_eq!(refused, Err(AddError::Full { needed: 1, free: 0 }));
+        pair.driver.publish();
+        for _ in 0..512 {
+            assert_eq!(pair.serve(MAX_BATCH).0, MAX_BATCH);
+        }
+        assert_eq!(pair.serve(1).0, 0);
+        assert_eq!(pair.pop_all().len(), 32768);
+    }
+}
+
+#[test]
+fn parts_outside_memory_or_misaligned_are_refused_virtio_2_7() {
+    let memory = Arc::new(GuestMemory::heap(&[(0, 0x1000)]));
+    let good = RingLayout {
+        size: 8,
+        descriptors: 0,
+        available: 0x100,
+        used: 0x200,
+    };
+    let new = |layout| DeviceRing::new(&memory, &layout, PLAIN, RingBase::split(0));
+    assert!(new(good).is_ok());
+    let part = |layout| match new(layout) {
+        Err(RingError::Area { part, size: 8, .. }) => part,
+        _ => panic!("not refused"),
+    };
+    assert_eq!(
+        part(RingLayout {
+            descriptors: 8,
+            ..good
+        }),
+        "descriptor table"
+    );
+    assert_eq!(
+        part(RingLayout {
+            descriptors: 0xfa0,
+            ..good
+        }),
+        "descriptor table"
+    );
+    assert_eq!(
+        part(RingLayout {
+            available: 0x101,
+            ..good
+        }),
+        "available ring"
+    );
+    assert_eq!(
+        part(RingLayout {
+            available: 0xff8,
+            ..good
+        }),
+        "available ring"
+    );
+    assert_eq!(
+        part(RingLayout {
+            used: 0x202,
+            ..good
+        }),
+        "used ring"
+    );
+    assert_eq!(
+        part(RingLayout {
+            used: u64::MAX - 3,
+            ..good
+        }),
+        "used ring"
+    );
+}
+
+#[test]
+fn another_memory_is_refused() {
+    let mut pair = Pair::start(8, PLAIN);
+    pair.offer(1);
+    let other = GuestMemory::heap(&[(0, 0x1000)]);
+    let taken = pair.device.take_readable(&other, &mut ReadBatch::new(), 1);
+    assert_eq!(taken, Err(RingFault::ForeignMemory));
+    let taken = pair.device.take_writable(&other, &mut WriteBatch::new(), 1);
+    assert_eq!(taken, Err(RingFault::ForeignMemory));
+}
+
+#[test]
+fn a_ring_that_was_used_goes_on_at_its_used_index() {
+    let mut pair = Pair::start(8, PLAIN);
+    pair.offer(5);
+    pair.serve(3);
+    let layout = pair.driver.layout();
+    let device = DeviceRing::new(&pair.memory, &layout, PLAIN, RingBase::split(0)).unwrap();
+    assert_eq!(device.base(), RingBase::split(3));
+    pair.device = device;
+    assert_eq!(pair.serve(8).0, 2);
+    assert_eq!(pair.pop_all(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn base_is_what_was_published_virtio_2_7_6() {
+    let mut pair = Pair::new(options(8, PLAIN, RingBase::split(0xfffe)));
+    pair.offer(6);
+    let mut batch = ReadBatch::new();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 6),
+        Ok(6)
+    );
+    assert_eq!(pair.device.base(), RingBase::split(0xfffe));
+    pair.device.complete(&batch.chains[..4]);
+    assert_eq!(pair.device.base(), RingBase::split(0xfffe));
+    pair.device.publish();
+    assert_eq!(pair.device.base(), RingBase::split(2));
+}
+
+#[test]
+fn written_lengths_are_in_the_used_elements_virtio_2_7_8() {
+    for in_order in [false, true] {
+        let features = RingFeatures { in_order, ..PLAIN };
+        let mut pair = Pair::new(options(4, features, RingBase::split(0xfffe)));
+        for _ in 0..3 {
+            pair.driver.add(&[], &[(BUFFERS, 100)], false).unwrap();
+        }
+        pair.driver.publish();
+        let mut batch = WriteBatch::new();
+        assert_eq!(
+            pair.device.take_writable(&pair.memory, &mut batch, 8),
+            Ok(3)
+        );
+        for (written, chain) in (1..).zip(&mut batch.chains) {
+            chain.written = written * 10;
+        }
+        pair.device.complete(&batch.chains);
+        assert_eq!(used_index(&pair), 0xfffe, "nothing is visible yet");
+        pair.device.publish();
+        assert_eq!(used_index(&pair), 1);
+        assert_eq!(used_element(&pair, 0xfffe), (0, 10));
+        assert_eq!(used_element(&pair, 0xffff), (1, 20));
+        assert_eq!(used_element(&pair, 0), (2, 30));
+    }
+}
+
+#[test]
+fn in_order_returns_a_batch_by_its_last_chain_virtio_2_7_8_1() {
+    let features = RingFeatures {
+        in_order: true,
+        ..PLAIN
+    };
+    let mut pair = Pair::new(options(4, features, RingBase::split(0xffff)));
+    pair.offer(4);
+    pair.serve(3);
+    assert_eq!(used_index(&pair), 2);
+    assert_eq!(used_element(&pair, 0xffff), (2, 0));
+    assert_eq!(used_element(&pair, 0), (0, 0), "skipped");
+    assert_eq!(pair.pop_all(), [0, 1, 2]);
+    pair.serve(1);
+    assert_eq!(used_element(&pair, 2), (3, 0));
+    assert_eq!(pair.pop_all(), [3]);
+}
+
+#[test]
+fn chains_of_one_frame_are_returned_together_virtio_5_1_6_3_2() {
+    let mut pair = Pair::start(8, PLAIN);
+    for _ in 0..4 {
+        pair.driver.add(&[], &[(BUFFERS, 100)], false).unwrap();
+    }
+    pair.driver.publish();
+    let mut batch = WriteBatch::new();
+    assert_eq!(
+        pair.device.take_writable(&pair.memory, &mut batch, 2),
+        Ok(2)
+    );
+    // The second frame finds the batch too short and takes one more.
+    assert_eq!(
+        pair.device.take_writable(&pair.memory, &mut batch, 1),
+        Ok(1)
+    );
+    for (chain, written) in batch.chains.iter_mut().zip([100, 100, 7]) {
+        chain.written = written;
+    }
+    pair.device.complete(&batch.chains);
+    assert_eq!(pair.driver.pop_used(), Ok(None));
+    pair.device.publish();
+    let lens: Vec<u32> =
+        std::iter::from_fn(|| pair.driver.pop_used().unwrap().map(|used| used.len)).collect();
+    assert_eq!(lens, [100, 100, 7]);
+}
+
+#[test]
+fn a_full_batch_ends_the_take_and_a_longer_chain_is_a_fault() {
+    let pieces = [(BUFFERS, 1); 400];
+    let mut pair = Pair::start(2048, PLAIN);
+    for _ in 0..3 {
+        pair.driver.add(&pieces, &[], false).unwrap();
+    }
+    pair.driver.publish();
+    let mut batch = ReadBatch::new();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 8),
+        Ok(2)
+    );
+    assert_eq!(batch.segments.len(), 800);
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 8),
+        Ok(0)
+    );
+    assert!(pair.device.has_available());
+    batch.clear();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 8),
+        Ok(1)
+    );
+    pair.driver.add(&[(BUFFERS, 1); 800], &[], false).unwrap();
+    pair.driver.publish();
+    batch.clear();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 8),
+        Ok(1)
+    );
+
+    let mut pair = Pair::start(2048, PLAIN);
+    pair.driver
+        .add(&[(BUFFERS, 1); MAX_SEGMENTS], &[], false)
+        .unwrap();
+    pair.driver
+        .add(&[(BUFFERS, 1); MAX_SEGMENTS], &[], false)
+        .unwrap();
+    pair.driver.publish();
+    batch.clear();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 8),
+        Ok(1)
+    );
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 8),
+        Ok(0)
+    );
+
+    let mut pair = Pair::start(2048, PLAIN);
+    pair.driver
+        .add(&[(BUFFERS, 1); MAX_SEGMENTS + 1], &[], false)
+        .unwrap();
+    pair.driver.publish();
+    batch.clear();
+    let taken = pair.device.take_readable(&pair.memory, &mut batch, 8);
+    let max = MAX_SEGMENTS;
+    assert_eq!(taken, Err(RingFault::TooManySegments { max }));
+    assert!(batch.segments.is_empty());
+}
+
+#[test]
+fn a_take_with_no_room_or_no_wish_takes_nothing() {
+    let mut pair = Pair::start(128, PLAIN);
+    pair.offer(128);
+    let mut batch = ReadBatch::new();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 0),
+        Ok(0)
+    );
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 1000),
+        Ok(MAX_BATCH)
+    );
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 1),
+        Ok(0)
+    );
+}
+
+#[test]
+fn an_index_that_goes_back_is_a_fault_virtio_2_7_6() {
+    let mut pair = Pair::start(8, PLAIN);
+    pair.offer(4);
+    let mut batch = ReadBatch::new();
+    assert_eq!(
+        pair.device.take_readable(&pair.memory, &mut batch, 4),
+        Ok(4)
+    );
+    poke_u16(&pair.memory, pair.driver.layout().available + 2, 3);
+    let taken = pair.device.take_readable(&pair.memory, &mut batch, 4);
+    let fault = RingFault::AvailableJump {
+        index: 3,
+        used: 0,
+        size: 8,
+    };
+    assert_eq!(taken, Err(fault));
+    // More than the ring holds, counting those that are out.
+    poke_u16(&pair.memory, pair.driver.layout().available + 2, 9);
+    let taken = pair.device.take_readable(&pair.memory, &mut batch, 4);
+    let fault = RingFault::AvailableJump {
+        index: 9,
+        used: 0,
+        size: 8,
+    };
+    assert_eq!(taken, Err(fault));
+}
+
+#[test]
+fn a_driver_refuses_chains_it_cannot_hold() {
+    let mut pair = Pair::start(
+        4,
+        RingFeatures {
+            indirect: true,
+            ..PLAIN
+        },
+    );
+    assert_eq!(pair.driver.add(&[], &[], false), Err(AddError::Empty));
+    let pieces = [(BUFFERS, 1); 9];
+    let refused = pair.driver.add(&pieces, &[], false);
+    assert_eq!(refused, Err(AddError::Full { needed: 9, free: 4 }));
+    let refused = pair.driver.add(&pieces, &[], true);
+    assert_eq!(
+        refused,
+        Err(AddError::Table {
+            needed: 9,
+            table: 8
+        })
+    );
+    assert_eq!(pair.driver.add(&pieces[..8], &[], true), Ok(0));
+    let mut pair = Pair::start(4, PLAIN);
+    let refused = pair.driver.add(&pieces, &[], true);
+    assert_eq!(
+        refused,
+        Err(AddError::Table {
+            needed: 9,
+            table: 0
+        })
+    );
+}
+
+#[test]
+fn a_driver_sees_through_a_lying_device_virtio_2_7_14() {
+    let with = |index: u16, id: u32, len: u32, in_order: bool| {
+        let mut pair = Pair::start(4, RingFeatures { in_order, ..PLAIN });
+        pair.driver.add(&[], &[(BUFFERS, 10)], false).unwrap();
+        pair.driver.add(&[], &[(BUFFERS, 10)], false).unwrap();
+        pair.driver.publish();
+        let used = pair.driver.layout().used;
+        common::poke(&pair.memory, used + 4, &id.to_le_bytes());
+        common::poke(&pair.memory, used + 8, &len.to_le_bytes());
+        poke_u16(&pair.memory, used + 2, index);
+        pair
+    };
+    let first = |index, id, len| with(index, id, len, false).driver.pop_used().unwrap_err();
+    let jump = DriverFault::UsedJump {
+        index: 3,
+        expected: 0,
+        out: 2,
+    };
+    assert_eq!(first(3, 0, 0), jump);
+    assert_eq!(first(1, 2, 0), DriverFault::UnknownChain { id: 2 });
+    assert_eq!(first(1, 4, 0), DriverFault::UnknownChain { id: 4 });
+    assert_eq!(
+        first(1, 0x1_0000, 0),
+        DriverFault::UnknownChain { id: 0x1_0000 }
+    );
+    let overwritten = DriverFault::Overwritten {
+        id: 1,
+        len: 11,
+        room: 10,
+    };
+    assert_eq!(first(1, 1, 11), overwritten);
+    // In order: the element names a chain that the index does not reach.
+    let mut pair = with(1, 3, 0, true);
+    assert_eq!(pair.driver.pop_used().unwrap().map(|used| used.id), Some(0));
+    let unknown = DriverFault::UnknownChain { id: 3 };
+    assert_eq!(pair.driver.pop_used(), Err(unknown));
+    // The same chain twice.
+    let mut pair = with(2, 0, 0, false);
+    assert_eq!(pair.driver.pop_used().unwrap().map(|used| used.id), Some(0));
+    let unknown = DriverFault::UnknownChain { id: 0 };
+    assert_eq!(pair.driver.pop_used(), Err(unknown));
+}
