@@ -1,1 +1,28 @@
-//! Harness shared by the whole-program tests.
+//! The laboratory of the whole-program tests and of `make demo`: a real switch process, real guests, foreign drivers.
+//!
+//! Everything starts from a [`Lab`], which holds the machine for itself, lends short socket paths and keeps the logs. What is started
+//! from it (switches, guests, namespaces, DPDK processes) ends when its value is dropped, also on panic; if the test process itself is
+//! killed, the kernel ends what it started.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod agent;
+pub mod guest;
+pub mod iperf;
+pub mod lab;
+mod lines;
+mod netns;
+pub mod pair;
+pub mod pcap;
+mod process;
+pub mod qemu;
+pub mod switch;
+pub mod testpmd;
+
+pub use guest::{Guest, Nic};
+pub use lab::Lab;
+pub use netns::Netns;
+pub use pair::Pair;
+pub use process::Process;
+pub use switch::Switch;

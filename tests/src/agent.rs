@@ -1,0 +1,202 @@
+//! The host's end of the guest's command agent (`guest/agent`).
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// What a command did in the guest.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Exit status of the shell.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// A connection to a guest's agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    name: String,
+    stream: UnixStream,
+    next: u64,
+    waiting: Arc<Mutex<Waiting>>,
+    ready: Receiver<()>,
+}
+
+/// Who waits for which request; `None` when the guest is gone.
+type Waiting = Option<HashMap<u64, Sender<Output>>>;
+
+/// A command that runs in the guest.
+#[derive(Debug)]
+pub struct Job {
+    guest: String,
+    line: String,
+    receiver: Receiver<Output>,
+}
+
+impl Agent {
+    pub(crate) fn new(name: &str, stream: UnixStream) -> Result<Self> {
+        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (is_ready, ready) = mpsc::channel();
+        let reader = BufReader::new(stream.try_clone()?);
+        let shared = Arc::clone(&waiting);
+        thread::spawn(move || {
+            // At the stream's end, or at a reply that is none, the senders are dropped: whoever waits learns at once.
+            let _ = receive(reader, &is_ready, &shared);
+            *lock(&shared) = None;
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            stream,
+            next: 0,
+            waiting,
+            ready,
+        })
+    }
+
+    /// Waits until the guest has booted.
+    pub(crate) fn await_ready(&self, limit: Duration) -> Result<()> {
+        match self.ready.recv_timeout(limit) {
+            Ok(()) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => bail!("did not boot within {limit:?}"),
+            Err(RecvTimeoutError::Disconnected) => bail!("ended while booting"),
+        }
+    }
+
+    /// Starts a command line.
+    pub(crate) fn start(&mut self, line: &str) -> Result<Job> {
+        if line.contains('\n') {
+            bail!("the guest's agent takes one line at a time: {line:?}");
+        }
+        self.next += 1;
+        let (sender, receiver) = mpsc::channel();
+        match lock(&self.waiting).as_mut() {
+            Some(waiting) => waiting.insert(self.next, sender),
+            None => bail!("guest {} is gone; not run: {line}", self.name),
+        };
+        writeln!(self.stream, "{} {line}", self.next)
+            .with_context(|| format!("guest {}: cannot send {line:?}", self.name))?;
+        Ok(Job {
+            guest: self.name.clone(),
+            line: line.to_owned(),
+            receiver,
+        })
+    }
+}
+
+impl Job {
+    /// Waits for the command's end.
+    pub fn wait(self, limit: Duration) -> Result<Output> {
+        match self.receiver.recv_timeout(limit) {
+            Ok(output) => Ok(output),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!(
+                    "guest {}: no end within {limit:?}: {}",
+                    self.guest,
+                    self.line
+                )
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("guest {} ended during: {}", self.guest, self.line)
+            }
+        }
+    }
+
+    /// Waits for the command's end and wants status 0; what it printed.
+    pub fn success(self, limit: Duration) -> Result<String> {
+        let (guest, line) = (self.guest.clone(), self.line.clone());
+        let output = self.wait(limit)?;
+        if output.status != 0 {
+            bail!(
+                "guest {guest}: status {} from: {line}\n{}{}",
+                output.status,
+                output.stdout,
+                output.stderr
+            );
+        }
+        Ok(output.stdout)
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn receive(
+    mut reader: BufReader<UnixStream>,
+    ready: &Sender<()>,
+    waiting: &Mutex<Waiting>,
+) -> Result<()> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        if line.trim_end() == "ready" {
+            let _ = ready.send(());
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().context("short reply");
+        let id: u64 = word()?.parse()?;
+        let status: i32 = word()?.parse()?;
+        let lengths: [usize; 2] = [word()?.parse()?, word()?.parse()?];
+        let [stdout, stderr] = lengths.map(|length| vec![0; length]);
+        let [mut stdout, mut stderr] = [stdout, stderr];
+        reader.read_exact(&mut stdout)?;
+        reader.read_exact(&mut stderr)?;
+        let sender = lock(waiting).as_mut().and_then(|all| all.remove(&id));
+        if let Some(sender) = sender {
+            let _ = sender.send(Output {
+                status,
+                stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn replies_find_their_requests_in_any_order() {
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let mut agent = Agent::new("g", host).unwrap();
+        guest.write_all(b"ready\n").unwrap();
+        agent.await_ready(LIMIT).unwrap();
+        let first = agent.start("one").unwrap();
+        let second = agent.start("two").unwrap();
+        guest.write_all(b"2 0 3 0\ntwo1 4 0 2\nno").unwrap();
+        assert_eq!(second.success(LIMIT).unwrap(), "two");
+        let error = first.success(LIMIT).unwrap_err().to_string();
+        assert!(error.contains("status 4 from: one\nno"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_that_ends_fails_what_runs_and_what_comes() {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let mut agent = Agent::new("g", host).unwrap();
+        let job = agent.start("one").unwrap();
+        drop(guest);
+        assert!(job.wait(LIMIT).is_err());
+        assert!(agent.start("two").is_err());
+        assert!(agent.start("two\nlines").is_err());
+    }
+}

@@ -1,0 +1,445 @@
+//! Linux guests in QEMU, driven by commands.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags};
+
+pub use crate::agent::{Job, Output};
+use crate::{
+    Lab, Netns,
+    agent::Agent,
+    process::{Process, command, first_readable},
+    qemu::{self, Accel},
+};
+
+/// For commands that should end at once; an emulated guest on a busy machine is slow.
+const COMMAND: Duration = Duration::from_secs(60);
+/// How long a guest may take to boot.
+pub const BOOT: Duration = Duration::from_secs(120);
+
+/// Offloads of QEMU's virtio-net-pci, both directions.
+const OFFLOADS: [&str; 14] = [
+    "csum",
+    "gso",
+    "host_tso4",
+    "host_tso6",
+    "host_ecn",
+    "host_ufo",
+    "host_uso",
+    "guest_csum",
+    "guest_tso4",
+    "guest_tso6",
+    "guest_ecn",
+    "guest_ufo",
+    "guest_uso4",
+    "guest_uso6",
+];
+
+/// A guest's network card.
+#[derive(Debug, Clone)]
+pub struct Nic {
+    backend: Backend,
+    queues: u16,
+    mac: Option<String>,
+    properties: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Backend {
+    VhostUser(PathBuf),
+    Tap(String),
+}
+
+impl Nic {
+    /// A virtio NIC whose back-end listens at `path`.
+    pub fn vhost_user(path: impl Into<PathBuf>) -> Self {
+        Self::new(Backend::VhostUser(path.into()))
+    }
+
+    /// A virtio NIC on a kernel tap (QEMU moves the frames); the guest must run in the tap's namespace.
+    pub fn tap(name: &str) -> Self {
+        Self::new(Backend::Tap(name.into()))
+    }
+
+    fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            queues: 1,
+            mac: None,
+            properties: Vec::new(),
+        }
+    }
+
+    /// Number of queue pairs; the guest uses as many as it has processors.
+    pub fn queues(mut self, pairs: u16) -> Self {
+        self.queues = pairs;
+        self
+    }
+
+    /// Its address; else one is made from the guest's name.
+    pub fn mac(mut self, mac: &str) -> Self {
+        self.mac = Some(mac.into());
+        self
+    }
+
+    /// Offers no checksum or segmentation offload in either direction.
+    pub fn without_offloads(mut self) -> Self {
+        self.properties
+            .extend(OFFLOADS.iter().map(|name| format!("{name}=off")));
+        self
+    }
+
+    /// Uses the packed ring layout.
+    pub fn packed(self) -> Self {
+        self.property("packed=on")
+    }
+
+    /// Tells the guest this MTU.
+    pub fn mtu(self, mtu: u16) -> Self {
+        self.property(&format!("host_mtu={mtu}"))
+    }
+
+    /// A further property of virtio-net-pci, for example `mrg_rxbuf=off`.
+    pub fn property(mut self, property: &str) -> Self {
+        self.properties.push(property.into());
+        self
+    }
+
+    fn arguments(&self, index: usize, guest: &str) -> Vec<String> {
+        let queues = self.queues;
+        let mut arguments = Vec::new();
+        match &self.backend {
+            Backend::VhostUser(path) => arguments.extend([
+                "-chardev".into(),
+                format!("socket,id=c{index},path={},reconnect=1", path.display()),
+                "-netdev".into(),
+                format!("vhost-user,id=n{index},chardev=c{index},queues={queues}"),
+            ]),
+            Backend::Tap(name) => arguments.extend([
+                "-netdev".into(),
+                format!("tap,id=n{index},ifname={name},script=no,downscript=no,vhost=off,queues={queues}"),
+            ]),
+        }
+        let mac = self.mac.clone().unwrap_or_else(|| mac_of(guest, index));
+        // One vector per ring, one for configuration changes, one for the control ring.
+        let mut device = format!(
+            "virtio-net-pci,netdev=n{index},mac={mac},mq=on,vectors={},romfile=",
+            2 * u32::from(queues) + 2
+        );
+        for property in &self.properties {
+            device.push(',');
+            device.push_str(property);
+        }
+        arguments.extend(["-device".into(), device]);
+        arguments
+    }
+}
+
+/// A locally administered address that tells guests apart.
+fn mac_of(guest: &str, index: usize) -> String {
+    let sum = guest.bytes().fold(0u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    let [a, b, c, d] = sum.to_be_bytes();
+    format!("52:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{index:02x}")
+}
+
+/// A guest before it boots.
+#[derive(Debug, Clone)]
+pub struct Builder<'a> {
+    lab: &'a Lab,
+    name: String,
+    nics: Vec<Nic>,
+    processors: u16,
+    memory: u32,
+    append: String,
+    accel: Option<Accel>,
+    netns: Option<&'a Netns>,
+    variant: &'static str,
+    boot_limit: Duration,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(lab: &'a Lab, name: &str) -> Self {
+        Self {
+            lab,
+            name: name.into(),
+            nics: Vec::new(),
+            processors: 1,
+            memory: 384,
+            append: String::new(),
+            accel: None,
+            netns: None,
+            variant: "cloud",
+            boot_limit: BOOT,
+        }
+    }
+
+    /// Adds a network card: `eth0`, `eth1` and so on.
+    pub fn nic(mut self, nic: Nic) -> Self {
+        self.nics.push(nic);
+        self
+    }
+
+    /// Number of processors.
+    pub fn processors(mut self, count: u16) -> Self {
+        self.processors = count;
+        self
+    }
+
+    /// Memory in MiB.
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// More for the kernel's command line, for example `ringway.dhcp=eth0`.
+    pub fn append(mut self, words: &str) -> Self {
+        self.append.push(' ');
+        self.append.push_str(words);
+        self
+    }
+
+    /// Runs QEMU in this network namespace.
+    pub fn within(mut self, netns: &'a Netns) -> Self {
+        self.netns = Some(netns);
+        self
+    }
+
+    /// Boots another variant of `guest/build`.
+    pub fn variant(mut self, variant: &'static str) -> Self {
+        self.variant = variant;
+        self
+    }
+
+    pub(crate) fn accel(mut self, accel: Accel) -> Self {
+        self.accel = Some(accel);
+        self
+    }
+
+    pub(crate) fn boot_limit(mut self, limit: Duration) -> Self {
+        self.boot_limit = limit;
+        self
+    }
+
+    /// Starts the guest and waits until it has booted.
+    pub fn boot(self) -> Result<Guest> {
+        let limit = self.boot_limit;
+        let guest = self.start()?;
+        guest.await_ready(limit)?;
+        Ok(guest)
+    }
+
+    /// Starts the guest. It must be awaited with [`Guest::await_ready`] before it is given commands.
+    pub fn start(self) -> Result<Guest> {
+        let accel = match self.accel {
+            Some(accel) => accel,
+            None => qemu::accel(self.lab)?,
+        };
+        if self
+            .nics
+            .iter()
+            .any(|nic| matches!(nic.backend, Backend::VhostUser(_)))
+        {
+            qemu::check_vhost_user(qemu::version()?, accel)?;
+        }
+        let socket = self.lab.path(&format!("{}.agent", self.name));
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket)
+            .with_context(|| format!("cannot listen at {}", socket.display()))?;
+        let console = self.lab.log(&format!("{}.console", self.name));
+        let messages = self.lab.log(&format!("{}.qemu", self.name));
+
+        let mut qemu = command(qemu::program(), self.netns);
+        self.arguments(&mut qemu, accel, &socket, &console)?;
+        let log = File::create(&messages)?;
+        qemu.stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let process = Process::spawn(&format!("guest {}", self.name), &mut qemu)?;
+
+        // QEMU connects before it starts the guest; if it ends instead, it said why.
+        let fds = &mut [
+            PollFd::new(process.pidfd(), PollFlags::IN),
+            PollFd::new(&listener, PollFlags::IN),
+        ];
+        if first_readable(fds, COMMAND)? != Some(1) {
+            bail!(
+                "guest {}: QEMU did not start: {}",
+                self.name,
+                tail(&messages, 10)
+            );
+        }
+        let (stream, _) = listener.accept()?;
+        Ok(Guest {
+            agent: Mutex::new(Agent::new(&self.name, stream)?),
+            name: self.name,
+            process,
+            console,
+            messages,
+            accel,
+            started: Instant::now(),
+        })
+    }
+
+    fn arguments(
+        &self,
+        qemu: &mut Command,
+        accel: Accel,
+        agent: &Path,
+        console: &Path,
+    ) -> Result<()> {
+        let [kernel, initramfs] = qemu::image(self.variant)?;
+        let memory = self.memory;
+        let cpu = match accel {
+            Accel::Kvm => "host",
+            Accel::Tcg => "max",
+        };
+        // Calibrating clocks and mitigating an emulated processor costs a second of every boot.
+        let append = format!(
+            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr{}",
+            self.append
+        );
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none"])
+            .args(["-M", "q35,memory-backend=mem", "-cpu", cpu])
+            .args(["-accel", &accel.to_string()])
+            .args(["-m", &memory.to_string()])
+            .args(["-smp", &self.processors.to_string()])
+            .arg("-object")
+            .arg(format!(
+                "memory-backend-memfd,id=mem,size={memory}M,share=on"
+            ))
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initramfs)
+            .args(["-append", &append])
+            .args(["-serial", &format!("file:{}", console.display())])
+            .args(["-device", "virtio-serial-pci"])
+            .arg("-chardev")
+            .arg(format!("socket,id=agent,path={}", agent.display()))
+            .args(["-device", "virtserialport,chardev=agent,name=agent"]);
+        for (index, nic) in self.nics.iter().enumerate() {
+            qemu.args(nic.arguments(index, &self.name));
+        }
+        Ok(())
+    }
+}
+
+/// A running guest. Dropped, its QEMU is killed; if that happens in a panic, the end of its console is shown.
+#[derive(Debug)]
+pub struct Guest {
+    name: String,
+    agent: Mutex<Agent>,
+    process: Process,
+    console: PathBuf,
+    messages: PathBuf,
+    accel: Accel,
+    started: Instant,
+}
+
+impl Guest {
+    pub(crate) fn builder<'a>(lab: &'a Lab, name: &str) -> Builder<'a> {
+        Builder::new(lab, name)
+    }
+
+    /// Waits until the guest has booted; how long that took from its start.
+    pub fn await_ready(&self, limit: Duration) -> Result<Duration> {
+        self.lock()
+            .await_ready(limit)
+            .with_context(|| format!("guest {}: {}", self.name, self.last_words()))?;
+        Ok(self.started.elapsed())
+    }
+
+    /// The guest's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it is executed.
+    pub fn accel(&self) -> Accel {
+        self.accel
+    }
+
+    /// QEMU's process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Runs a command line in the guest's shell.
+    pub fn run(&self, line: &str) -> Result<Output> {
+        self.run_for(line, COMMAND)
+    }
+
+    /// As [`Self::run`], with a deadline of its own.
+    pub fn run_for(&self, line: &str, limit: Duration) -> Result<Output> {
+        self.start(line)?
+            .wait(limit)
+            .with_context(|| self.last_words())
+    }
+
+    /// Runs a command line that must succeed; what it printed.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        self.sh_for(line, COMMAND)
+    }
+
+    /// As [`Self::sh`], with a deadline of its own.
+    pub fn sh_for(&self, line: &str, limit: Duration) -> Result<String> {
+        self.start(line)?
+            .success(limit)
+            .with_context(|| self.last_words())
+    }
+
+    /// Starts a command line; several may run side by side.
+    pub fn start(&self, line: &str) -> Result<Job> {
+        self.lock().start(line)
+    }
+
+    /// Gives an interface an address (`10.0.0.1/24`) and brings it up.
+    pub fn configure(&self, interface: &str, address: &str) -> Result<()> {
+        self.sh(&format!(
+            "ip address add {address} dev {interface} && ip link set {interface} up"
+        ))?;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Agent> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_words(&self) -> String {
+        format!(
+            "guest {}: end of its console ({}):\n{}\nQEMU: {}",
+            self.name,
+            self.console.display(),
+            tail(&self.console, 15),
+            tail(&self.messages, 5)
+        )
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.last_words());
+        }
+        self.process.kill();
+    }
+}
+
+fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

@@ -1,0 +1,99 @@
+//! A network namespace that lives as long as its value, with or without root.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Process, command, output, readable};
+
+/// An anonymous network namespace with its loopback up. Devices made in it vanish with it.
+///
+/// It is held by a process that ends when the value is dropped or when we die, so that nothing is left behind in either case.
+/// Without root a user namespace is put around it.
+#[derive(Debug)]
+pub struct Netns {
+    holder: Process,
+    user: bool,
+}
+
+impl Netns {
+    /// Makes one.
+    pub fn new() -> Result<Self> {
+        let user = !rustix::process::geteuid().is_root();
+        let mut unshare = command("unshare", None);
+        unshare.arg("--net");
+        if user {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        // Reads from us until we are gone.
+        unshare
+            .args([
+                "--",
+                "sh",
+                "-c",
+                "ip link set lo up && echo made && exec cat",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut holder = Process::spawn("network namespace", &mut unshare)?;
+        let pipe = holder.child().stdout.take().context("no pipe")?;
+        let mut line = String::new();
+        if readable(&pipe, Duration::from_secs(10))? {
+            BufReader::new(pipe).read_line(&mut line)?;
+        }
+        if line.trim() != "made" {
+            bail!(
+                "cannot make a network namespace; without root this needs unprivileged user namespaces \
+                 (sysctl kernel.unprivileged_userns_clone=1)"
+            );
+        }
+        Ok(Self { holder, user })
+    }
+
+    /// The beginning of a command line that runs what follows inside.
+    pub(crate) fn enter(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.holder.id()));
+        if self.user {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.args(["--net", "--"]);
+        command
+    }
+
+    /// Runs a shell command inside; what it printed, or an error with its error output.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        output(self.enter().args(["sh", "-c", line]).stdin(Stdio::null()))
+    }
+
+    /// Adds a tap that belongs to this namespace, sets its address (`10.0.0.1/24`) and brings it up.
+    pub fn tap(&self, name: &str, queues: u16, address: &str) -> Result<()> {
+        let mode = if queues > 1 { " multi_queue" } else { "" };
+        self.sh(&format!(
+            "ip tuntap add dev {name} mode tap{mode} && sysctl -qw net.ipv6.conf.{name}.disable_ipv6=1 && \
+             ip address add {address} dev {name} && ip link set {name} up"
+        ))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_its_own_devices_and_vanishes() {
+        let netns = Netns::new().unwrap();
+        netns.tap("rw-test0", 2, "10.9.8.7/24").unwrap();
+        assert!(netns.sh("ip -o address").unwrap().contains("10.9.8.7/24"));
+        assert!(!std::path::Path::new("/sys/class/net/rw-test0").exists());
+        assert!(netns.sh("exit 3").is_err());
+        let holder = format!("/proc/{}", netns.holder.id());
+        drop(netns);
+        assert!(!std::path::Path::new(&holder).exists());
+    }
+}
