@@ -1,1 +1,70 @@
-fn main() {}
+//! The `ringway` command: arguments, exit codes and what is printed. What it does lies in the other crates.
+
+#![forbid(unsafe_code)]
+
+mod log;
+mod print;
+mod switch;
+mod usage;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// A network for virtual machines: a vhost-user switch in user space
+#[derive(Parser)]
+#[command(name = "ringway", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    log: log::Arguments,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Switch(switch::Arguments),
+}
+
+/// Why the command ends without having done what was asked.
+enum Failure {
+    /// The command line cannot be meant; exit code 2.
+    Usage(String),
+    /// It could not be done; exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => usage::explain(&error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(sentence)) => {
+            print::error(&sentence);
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            print::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    log::start(&cli.log);
+    match cli.verb {
+        None => Ok(io::stdout().write_all(print::welcome().as_bytes())?),
+        Some(Verb::Switch(arguments)) => switch::run(arguments),
+    }
+}

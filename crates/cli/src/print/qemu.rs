@@ -1,0 +1,91 @@
+//! The QEMU options that connect a virtual machine to a vhost-user port.
+
+use ringway_api::port_spec::{Mac, Mode, PortKind, PortSpec};
+
+/// One line to paste, or nothing for a port that no virtual machine connects to. `index` keeps the ids of several NICs apart.
+///
+/// Guest memory must be shared with the switch, so its size stands twice; 1 GiB is only an example. Without its own mac= every
+/// QEMU would have the same address.
+pub(crate) fn qemu_options(index: usize, spec: &PortSpec) -> Option<String> {
+    let PortKind::VhostUser(port) = &spec.kind else { return None };
+    let path = port.path.display().to_string().replace(',', ",,");
+    let connect = match port.mode {
+        Mode::Server => "reconnect=1",
+        Mode::Client => "server=on,wait=off",
+    };
+    let mac = spec.mac.unwrap_or_else(|| address_for(&path));
+    let (netdev, device) = match port.queues {
+        1 => (String::new(), String::new()),
+        // One interrupt vector per ring, one for the control queue, one for configuration changes.
+        pairs => (format!(",queues={pairs}"), format!(",mq=on,vectors={}", 2 * u32::from(pairs) + 2)),
+    };
+    let chardev = quoted(&format!("socket,id=c{index},path={path},{connect}"));
+    Some(format!(
+        "-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -chardev {chardev} \
+         -netdev vhost-user,id=n{index},chardev=c{index}{netdev} -device virtio-net-pci,netdev=n{index},mac={mac}{device}"
+    ))
+}
+
+/// A locally administered address that stays the same for the same socket (FNV-1a of its path).
+fn address_for(path: &str) -> Mac {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let [.., a, b, c, d, e] = path.bytes().fold(0xcbf2_9ce4_8422_2325, step).to_be_bytes();
+    Mac([0x02, a, b, c, d, e])
+}
+
+/// As one word for a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:@%+".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(index: usize, spec: &str) -> String {
+        qemu_options(index, &spec.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn one_queue_pair_needs_no_multi_queue_options() {
+        assert_eq!(
+            options(0, "vhost-user,path=/run/a.sock,mac=02:00:00:00:00:01"),
+            "-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem \
+             -chardev socket,id=c0,path=/run/a.sock,reconnect=1 -netdev vhost-user,id=n0,chardev=c0 \
+             -device virtio-net-pci,netdev=n0,mac=02:00:00:00:00:01"
+        );
+    }
+
+    #[test]
+    fn n_queue_pairs_need_2n_plus_2_vectors() {
+        let line = options(3, "vhost-user,path=/run/a.sock,queues=8");
+        assert!(line.contains(" -netdev vhost-user,id=n3,chardev=c3,queues=8 "), "{line}");
+        assert!(line.ends_with(",mq=on,vectors=18"), "{line}");
+    }
+
+    #[test]
+    fn in_client_mode_qemu_listens() {
+        let line = options(0, "vhost-user,path=/run/a.sock,mode=client");
+        assert!(line.contains("path=/run/a.sock,server=on,wait=off "), "{line}");
+    }
+
+    #[test]
+    fn each_socket_has_an_address_of_its_own_that_stays() {
+        let mac = |path: &str| options(0, &format!("vhost-user,path={path}")).split("mac=").nth(1).map(str::to_owned);
+        assert_eq!(mac("/run/a.sock"), mac("/run/a.sock"));
+        assert_ne!(mac("/run/a.sock"), mac("/run/b.sock"));
+        assert!(mac("/run/a.sock").unwrap().parse::<Mac>().unwrap().is_unicast());
+    }
+
+    #[test]
+    fn paths_survive_qemu_and_the_shell() {
+        let line = options(0, "vhost-user,path=/run/it's a,,b.sock");
+        assert!(line.contains(r"-chardev 'socket,id=c0,path=/run/it'\''s a,,b.sock,reconnect=1' "), "{line}");
+    }
+
+    #[test]
+    fn ports_without_a_guest_have_no_line() {
+        assert_eq!(qemu_options(0, &"sink".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,39 @@
+//! A command line that cannot be meant: what clap found, in one sentence.
+
+use std::error::Error as _;
+
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+
+use crate::Failure;
+
+/// Help and version are printed and no failure.
+pub(crate) fn explain(error: &Error) -> Result<(), Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.print()?),
+        _ => Err(Failure::Usage(sentence(error))),
+    }
+}
+
+fn sentence(error: &Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    if let (Some(reason), Some(argument), Some(value)) =
+        (error.source(), context(ContextKind::InvalidArg), context(ContextKind::InvalidValue))
+    {
+        let option = argument.split(' ').next().unwrap_or_default().trim_matches(['<', '>']);
+        return format!("{option} {}: {reason}", value.escape_debug());
+    }
+    // The first paragraph says what is wrong, the others are hints and usage.
+    let text = error.render().to_string();
+    let first: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let wrong = first.join(" ");
+    let wrong = wrong.strip_prefix("error: ").unwrap_or(&wrong);
+    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
+    match suggested.into_iter().find_map(context) {
+        Some(better) => format!("{wrong}, did you mean {better}? `ringway --help` lists what there is"),
+        None => format!("{wrong}: `ringway --help` lists what there is"),
+    }
+}
