@@ -35,10 +35,16 @@ pub(crate) fn start(arguments: &Arguments) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr);
     let started = match arguments.log {
-        Form::Text => tracing::subscriber::set_global_default(subscriber.event_format(Sentence).finish()),
-        Form::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
+        Form::Text => {
+            tracing::subscriber::set_global_default(subscriber.event_format(Sentence).finish())
+        }
+        Form::Json => {
+            tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
+        }
     };
     debug_assert!(started.is_ok(), "logging is started once");
 }
@@ -51,7 +57,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         writer.write_str(match *event.metadata().level() {
             Level::ERROR => "ringway: error: ",
             Level::WARN => "ringway: warning: ",

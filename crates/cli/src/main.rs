@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod dump;
 mod log;
 mod print;
 mod switch;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Switch(switch::Arguments),
+    Dump(dump::Arguments),
 }
 
 /// Why the command ends without having done what was asked.
@@ -66,5 +68,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.verb {
         None => Ok(io::stdout().write_all(print::welcome().as_bytes())?),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
+        Some(Verb::Dump(arguments)) => dump::run(arguments),
     }
 }

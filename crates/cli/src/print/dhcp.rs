@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use ringway_wire::MacAddress;
 
 /// Names of message types from 1 on (RFC 2132, 9.6).
-const V4_TYPES: [&str; 8] = ["Discover", "Offer", "Request", "Decline", "ACK", "NAK", "Release", "Inform"];
+const V4_TYPES: [&str; 8] = [
+    "Discover", "Offer", "Request", "Decline", "ACK", "NAK", "Release", "Inform",
+];
 /// Names of message types from 1 on (RFC 8415, 7.3).
 const V6_TYPES: [&str; 13] = [
     "Solicit",
@@ -42,19 +44,29 @@ fn v4(payload: &[u8]) -> Option<String> {
     let (fixed, rest) = payload.split_at_checked(236)?;
     let client = MacAddress::from_first(fixed.get(28..)?)?;
     let yours = Ipv4Addr::from(*fixed.get(16..)?.first_chunk::<4>()?);
-    let Some(options) = rest.strip_prefix(&COOKIE) else { return Some(format!("BOOTP from {client}")) };
-    let number = option(options, MESSAGE_TYPE).and_then(|value| value.first().copied()).unwrap_or_default();
+    let Some(options) = rest.strip_prefix(&COOKIE) else {
+        return Some(format!("BOOTP from {client}"));
+    };
+    let number = option(options, MESSAGE_TYPE)
+        .and_then(|value| value.first().copied())
+        .unwrap_or_default();
     let mut text = match V4_TYPES.get(usize::from(number).wrapping_sub(1)) {
         Some(name) => format!("DHCP {name}"),
         None => format!("DHCP type {number}"),
     };
     // BOOTREPLY is what the server says to the client.
-    text += if fixed.first() == Some(&2) { " to " } else { " from " };
+    text += if fixed.first() == Some(&2) {
+        " to "
+    } else {
+        " from "
+    };
     text += &client.to_string();
     if !yours.is_unspecified() {
         text += &format!(", address {yours}");
     }
-    if let Some(wanted) = option(options, REQUESTED_ADDRESS).and_then(|value| <[u8; 4]>::try_from(value).ok()) {
+    if let Some(wanted) =
+        option(options, REQUESTED_ADDRESS).and_then(|value| <[u8; 4]>::try_from(value).ok())
+    {
         text += &format!(", wants {}", Ipv4Addr::from(wanted));
     }
     if let Some(name) = option(options, HOST_NAME) {
@@ -64,7 +76,9 @@ fn v4(payload: &[u8]) -> Option<String> {
 }
 
 fn v6(payload: &[u8]) -> Option<String> {
-    let &[number, a, b, c, ..] = payload else { return None };
+    let &[number, a, b, c, ..] = payload else {
+        return None;
+    };
     Some(match V6_TYPES.get(usize::from(number).wrapping_sub(1)) {
         Some(name) => format!("DHCPv6 {name}, transaction {a:02x}{b:02x}{c:02x}"),
         None => format!("DHCPv6 type {number}"),

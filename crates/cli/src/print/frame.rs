@@ -13,7 +13,10 @@ pub(crate) fn frame(out: &mut dyn Write, time: SystemTime, bytes: &[u8]) -> io::
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, micros) = (since.as_secs(), since.subsec_micros());
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let mut text = format!("{hour:02}:{minute:02}:{second:02}.{micros:06} {}\n", Summary(bytes));
+    let mut text = format!(
+        "{hour:02}:{minute:02}:{second:02}.{micros:06} {}\n",
+        Summary(bytes)
+    );
     for (line, chunk) in bytes.chunks(16).enumerate() {
         let _ = write!(text, "\t0x{:04x}: ", line * 16);
         for pair in chunk.chunks(2) {
@@ -45,7 +48,10 @@ mod tests {
         let mut bytes = vec![0xff; 6];
         bytes.extend([2, 0, 0, 0, 0, 1, 0x12, 0x34, 1, 2, 3]);
         assert_eq!(
-            printed(Duration::new(86_400 + 3_600 * 13 + 60 * 2 + 5, 7_000), &bytes),
+            printed(
+                Duration::new(86_400 + 3_600 * 13 + 60 * 2 + 5, 7_000),
+                &bytes
+            ),
             "13:02:05.000007 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff, ethertype 0x1234, length 17\n\
              \t0x0000:  ffff ffff ffff 0200 0000 0001 1234 0102\n\
              \t0x0010:  03\n"
@@ -54,6 +60,9 @@ mod tests {
 
     #[test]
     fn a_frame_without_bytes_is_one_line() {
-        assert_eq!(printed(Duration::ZERO, &[]), "00:00:00.000000 truncated, length 0\n");
+        assert_eq!(
+            printed(Duration::ZERO, &[]),
+            "00:00:00.000000 truncated, length 0\n"
+        );
     }
 }

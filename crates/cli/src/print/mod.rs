@@ -20,7 +20,12 @@ pub(crate) fn error(sentence: &str) {
 /// What `ringway` alone says: what this is and what to type next.
 pub(crate) fn welcome() -> String {
     let ports = ["/tmp/vm1.sock", "/tmp/vm2.sock"].map(|path| format!("vhost-user,path={path}"));
-    let qemu = |text: &String| text.parse::<PortSpec>().ok().and_then(|port| qemu_options(0, &port)).unwrap_or_default();
+    let qemu = |text: &String| {
+        text.parse::<PortSpec>()
+            .ok()
+            .and_then(|port| qemu_options(0, &port))
+            .unwrap_or_default()
+    };
     format!(
         "Ringway {} connects virtual machines: a learning switch whose ports are vhost-user sockets, taps and captures.\n\n\
          Start a switch with two ports and leave it running:\n\n\

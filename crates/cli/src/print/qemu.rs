@@ -7,7 +7,9 @@ use ringway_api::port_spec::{Mac, Mode, PortKind, PortSpec};
 /// Guest memory must be shared with the switch, so its size stands twice; 1 GiB is only an example. Without its own mac= every
 /// QEMU would have the same address.
 pub(crate) fn qemu_options(index: usize, spec: &PortSpec) -> Option<String> {
-    let PortKind::VhostUser(port) = &spec.kind else { return None };
+    let PortKind::VhostUser(port) = &spec.kind else {
+        return None;
+    };
     let path = port.path.display().to_string().replace(',', ",,");
     let connect = match port.mode {
         Mode::Server => "reconnect=1",
@@ -17,7 +19,10 @@ pub(crate) fn qemu_options(index: usize, spec: &PortSpec) -> Option<String> {
     let (netdev, device) = match port.queues {
         1 => (String::new(), String::new()),
         // One interrupt vector per ring, one for the control queue, one for configuration changes.
-        pairs => (format!(",queues={pairs}"), format!(",mq=on,vectors={}", 2 * u32::from(pairs) + 2)),
+        pairs => (
+            format!(",queues={pairs}"),
+            format!(",mq=on,vectors={}", 2 * u32::from(pairs) + 2),
+        ),
     };
     let chardev = quoted(&format!("socket,id=c{index},path={path},{connect}"));
     Some(format!(
@@ -36,7 +41,11 @@ fn address_for(path: &str) -> Mac {
 /// As one word for a shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:@%+".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -60,28 +69,48 @@ mod tests {
     #[test]
     fn n_queue_pairs_need_2n_plus_2_vectors() {
         let line = options(3, "vhost-user,path=/run/a.sock,queues=8");
-        assert!(line.contains(" -netdev vhost-user,id=n3,chardev=c3,queues=8 "), "{line}");
+        assert!(
+            line.contains(" -netdev vhost-user,id=n3,chardev=c3,queues=8 "),
+            "{line}"
+        );
         assert!(line.ends_with(",mq=on,vectors=18"), "{line}");
     }
 
     #[test]
     fn in_client_mode_qemu_listens() {
         let line = options(0, "vhost-user,path=/run/a.sock,mode=client");
-        assert!(line.contains("path=/run/a.sock,server=on,wait=off "), "{line}");
+        assert!(
+            line.contains("path=/run/a.sock,server=on,wait=off "),
+            "{line}"
+        );
     }
 
     #[test]
     fn each_socket_has_an_address_of_its_own_that_stays() {
-        let mac = |path: &str| options(0, &format!("vhost-user,path={path}")).split("mac=").nth(1).map(str::to_owned);
+        let mac = |path: &str| {
+            options(0, &format!("vhost-user,path={path}"))
+                .split("mac=")
+                .nth(1)
+                .map(str::to_owned)
+        };
         assert_eq!(mac("/run/a.sock"), mac("/run/a.sock"));
         assert_ne!(mac("/run/a.sock"), mac("/run/b.sock"));
-        assert!(mac("/run/a.sock").unwrap().parse::<Mac>().unwrap().is_unicast());
+        assert!(
+            mac("/run/a.sock")
+                .unwrap()
+                .parse::<Mac>()
+                .unwrap()
+                .is_unicast()
+        );
     }
 
     #[test]
     fn paths_survive_qemu_and_the_shell() {
         let line = options(0, "vhost-user,path=/run/it's a,,b.sock");
-        assert!(line.contains(r"-chardev 'socket,id=c0,path=/run/it'\''s a,,b.sock,reconnect=1' "), "{line}");
+        assert!(
+            line.contains(r"-chardev 'socket,id=c0,path=/run/it'\''s a,,b.sock,reconnect=1' "),
+            "{line}"
+        );
     }
 
     #[test]

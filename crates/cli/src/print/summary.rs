@@ -24,9 +24,20 @@ impl fmt::Display for Summary<'_> {
             return write!(f, "truncated, length {}", self.0.len());
         };
         let layers = layers::dissect(self.0, self.0.len());
-        write!(f, "{} > {}", frame.source(), destination(frame.destination()))?;
+        write!(
+            f,
+            "{} > {}",
+            frame.source(),
+            destination(frame.destination())
+        )?;
         for tag in layers.tags() {
-            write!(f, ", {} vlan {} priority {}", tag.tpid, tag.vid(), tag.priority())?;
+            write!(
+                f,
+                ", {} vlan {} priority {}",
+                tag.tpid,
+                tag.vid(),
+                tag.priority()
+            )?;
         }
         // Below 0x600 the field is a length (IEEE 802.3, 3.2.6).
         match layers.ether_type {
@@ -35,10 +46,12 @@ impl fmt::Display for Summary<'_> {
         }
         let start = eth::HEADER_LEN + layers.tags().len() * 4;
         match layers.ether_type {
-            EtherType::ARP | EtherType::RARP => match arp::Packet::parse(self.0.get(start..).unwrap_or_default()) {
-                Ok(packet) => write!(f, ": {}", Arp(packet)),
-                Err(fault) => write!(f, ": {fault}"),
-            },
+            EtherType::ARP | EtherType::RARP => {
+                match arp::Packet::parse(self.0.get(start..).unwrap_or_default()) {
+                    Ok(packet) => write!(f, ": {}", Arp(packet)),
+                    Err(fault) => write!(f, ": {fault}"),
+                }
+            }
             EtherType::IPV4 | EtherType::IPV6 => match layers.network.present() {
                 Some(network) => self.internet(f, &layers, network),
                 None => f.write_str(": header cut short or malformed"),
@@ -58,7 +71,11 @@ impl fmt::Display for TypeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let EtherType(number) = self.0;
         let name = self.0.to_string();
-        if name.starts_with("0x") { write!(f, "ethertype {name}") } else { write!(f, "ethertype {name} (0x{number:04x})") }
+        if name.starts_with("0x") {
+            write!(f, "ethertype {name}")
+        } else {
+            write!(f, "ethertype {name} (0x{number:04x})")
+        }
     }
 }
 
@@ -68,38 +85,65 @@ impl fmt::Display for Arp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let packet = &self.0;
         match packet.operation {
-            arp::REQUEST => write!(f, "Request who-has {} tell {}", packet.target, packet.sender),
+            arp::REQUEST => write!(
+                f,
+                "Request who-has {} tell {}",
+                packet.target, packet.sender
+            ),
             arp::REPLY => write!(f, "Reply {} is-at {}", packet.sender, packet.sender_mac),
-            arp::REVERSE_REQUEST => write!(f, "Reverse request who-is {} tell {}", packet.target_mac, packet.sender_mac),
+            arp::REVERSE_REQUEST => write!(
+                f,
+                "Reverse request who-is {} tell {}",
+                packet.target_mac, packet.sender_mac
+            ),
             other => write!(f, "operation {other}"),
         }
     }
 }
 
 impl Summary<'_> {
-    fn internet(&self, f: &mut fmt::Formatter<'_>, layers: &Layers, network: Network) -> fmt::Result {
+    fn internet(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        layers: &Layers,
+        network: Network,
+    ) -> fmt::Result {
         let header = self.0.get(network.offset..).unwrap_or_default();
         let addresses: Option<(IpAddr, IpAddr)> = match network.version {
-            Version::V4 => {
-                ipv4::Packet::new_checked(header).ok().map(|packet| (packet.source().into(), packet.destination().into()))
-            }
-            Version::V6 => {
-                ipv6::Packet::new_checked(header).ok().map(|packet| (packet.source().into(), packet.destination().into()))
-            }
+            Version::V4 => ipv4::Packet::new_checked(header)
+                .ok()
+                .map(|packet| (packet.source().into(), packet.destination().into())),
+            Version::V6 => ipv6::Packet::new_checked(header)
+                .ok()
+                .map(|packet| (packet.source().into(), packet.destination().into())),
         };
-        let Some((source, destination)) = addresses else { return f.write_str(": header malformed") };
+        let Some((source, destination)) = addresses else {
+            return f.write_str(": header malformed");
+        };
         let Some(transport) = layers.transport.present() else {
             return match network.fragment {
                 Fragment::Later => write!(f, ": {source} > {destination}: later fragment"),
-                _ => write!(f, ": {source} > {destination}: protocol {}", network.protocol),
+                _ => write!(
+                    f,
+                    ": {source} > {destination}: protocol {}",
+                    network.protocol
+                ),
             };
         };
         match transport.ports(self.0) {
-            Some((from, to)) => write!(f, ": {} > {}: ", Endpoint(source, from), Endpoint(destination, to))?,
+            Some((from, to)) => write!(
+                f,
+                ": {} > {}: ",
+                Endpoint(source, from),
+                Endpoint(destination, to)
+            )?,
             None => write!(f, ": {source} > {destination}: ")?,
         }
         // The packet's own end: what follows in the frame is padding.
-        let bytes = self.0.get(transport.offset..network.end.min(self.0.len())).unwrap_or_default();
+        let bytes = self
+            .0
+            .get(transport.offset..network.end.min(self.0.len()))
+            .unwrap_or_default();
         let length = bytes.len().saturating_sub(transport.header_len);
         let payload = bytes.get(transport.header_len..).unwrap_or_default();
         match transport.kind {
@@ -108,7 +152,11 @@ impl Summary<'_> {
             TransportKind::Icmp => icmp_summary(f, bytes),
             TransportKind::Icmpv6 => icmpv6_summary(f, bytes),
         }?;
-        if network.fragment == Fragment::First { f.write_str(", first fragment") } else { Ok(()) }
+        if network.fragment == Fragment::First {
+            f.write_str(", first fragment")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -121,10 +169,22 @@ impl fmt::Display for Endpoint {
 }
 
 fn tcp_summary(f: &mut fmt::Formatter<'_>, bytes: &[u8], length: usize) -> fmt::Result {
-    let Ok(segment) = tcp::Segment::new_checked(bytes) else { return f.write_str("TCP header malformed") };
-    const NAMES: [(u8, char); 6] =
-        [(tcp::flag::SYN, 'S'), (tcp::flag::FIN, 'F'), (tcp::flag::RST, 'R'), (tcp::flag::PSH, 'P'), (tcp::flag::ACK, '.'), (tcp::flag::URG, 'U')];
-    let flags: String = NAMES.iter().filter(|(bit, _)| segment.flags() & bit != 0).map(|&(_, name)| name).collect();
+    let Ok(segment) = tcp::Segment::new_checked(bytes) else {
+        return f.write_str("TCP header malformed");
+    };
+    const NAMES: [(u8, char); 6] = [
+        (tcp::flag::SYN, 'S'),
+        (tcp::flag::FIN, 'F'),
+        (tcp::flag::RST, 'R'),
+        (tcp::flag::PSH, 'P'),
+        (tcp::flag::ACK, '.'),
+        (tcp::flag::URG, 'U'),
+    ];
+    let flags: String = NAMES
+        .iter()
+        .filter(|(bit, _)| segment.flags() & bit != 0)
+        .map(|&(_, name)| name)
+        .collect();
     write!(f, "TCP flags [{flags}], seq {}", segment.sequence())?;
     if segment.flags() & tcp::flag::ACK != 0 {
         write!(f, ", ack {}", segment.acknowledgement())?;
@@ -132,9 +192,16 @@ fn tcp_summary(f: &mut fmt::Formatter<'_>, bytes: &[u8], length: usize) -> fmt::
     write!(f, ", win {}, length {length}", segment.window())
 }
 
-fn udp_summary(f: &mut fmt::Formatter<'_>, transport: Transport, frame: &[u8], payload: &[u8]) -> fmt::Result {
+fn udp_summary(
+    f: &mut fmt::Formatter<'_>,
+    transport: Transport,
+    frame: &[u8],
+    payload: &[u8],
+) -> fmt::Result {
     let length = payload.len();
-    let meaning = transport.ports(frame).and_then(|ports| dhcp::summary(ports, payload));
+    let meaning = transport
+        .ports(frame)
+        .and_then(|ports| dhcp::summary(ports, payload));
     match meaning {
         Some(meaning) => write!(f, "{meaning}, length {length}"),
         None => write!(f, "UDP, length {length}"),
@@ -144,7 +211,11 @@ fn udp_summary(f: &mut fmt::Formatter<'_>, transport: Transport, frame: &[u8], p
 fn icmp_summary(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     match bytes {
         [kind @ (0 | 8), _, _, _, rest @ ..] => echo(f, "ICMP", *kind == 8, rest, bytes.len()),
-        [3, code, ..] => write!(f, "ICMP destination unreachable, code {code}, length {}", bytes.len()),
+        [3, code, ..] => write!(
+            f,
+            "ICMP destination unreachable, code {code}, length {}",
+            bytes.len()
+        ),
         [11, code, ..] => write!(f, "ICMP time exceeded, code {code}, length {}", bytes.len()),
         [kind, code, ..] => write!(f, "ICMP type {kind}, code {code}, length {}", bytes.len()),
         _ => f.write_str("ICMP cut short"),
@@ -152,12 +223,27 @@ fn icmp_summary(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 }
 
 fn icmpv6_summary(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    let Ok(message) = icmpv6::Message::new_checked(bytes) else { return f.write_str("ICMPv6 cut short") };
+    let Ok(message) = icmpv6::Message::new_checked(bytes) else {
+        return f.write_str("ICMPv6 cut short");
+    };
     // Neighbour messages: four reserved bytes, then the target (RFC 4861, 4.3 and 4.4).
-    let target = || message.body().get(4..)?.first_chunk::<16>().copied().map(Ipv6Addr::from);
+    let target = || {
+        message
+            .body()
+            .get(4..)?
+            .first_chunk::<16>()
+            .copied()
+            .map(Ipv6Addr::from)
+    };
     match message.kind() {
         kind @ (icmp6::ECHO_REQUEST | icmp6::ECHO_REPLY) => {
-            return echo(f, "ICMPv6", kind == icmp6::ECHO_REQUEST, message.body(), bytes.len());
+            return echo(
+                f,
+                "ICMPv6",
+                kind == icmp6::ECHO_REQUEST,
+                message.body(),
+                bytes.len(),
+            );
         }
         icmp6::ROUTER_SOLICITATION => f.write_str("ICMPv6 router solicitation")?,
         icmp6::ROUTER_ADVERTISEMENT => f.write_str("ICMPv6 router advertisement")?,
@@ -170,18 +256,29 @@ fn icmpv6_summary(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
             target().map_or(Ok(()), |target| write!(f, ", target is {target}"))?;
         }
         icmp6::MLD_QUERY => f.write_str("ICMPv6 multicast listener query")?,
-        icmp6::MLD_REPORT | icmp6::MLD2_REPORT => f.write_str("ICMPv6 multicast listener report")?,
+        icmp6::MLD_REPORT | icmp6::MLD2_REPORT => {
+            f.write_str("ICMPv6 multicast listener report")?
+        }
         kind => write!(f, "ICMPv6 type {kind}, code {}", message.code())?,
     }
     write!(f, ", length {}", bytes.len())
 }
 
-fn echo(f: &mut fmt::Formatter<'_>, name: &str, request: bool, rest: &[u8], length: usize) -> fmt::Result {
+fn echo(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    request: bool,
+    rest: &[u8],
+    length: usize,
+) -> fmt::Result {
     let what = if request { "request" } else { "reply" };
     match rest {
         &[a, b, c, d, ..] => {
             let (id, number) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-            write!(f, "{name} echo {what}, id {id}, seq {number}, length {length}")
+            write!(
+                f,
+                "{name} echo {what}, id {id}, seq {number}, length {length}"
+            )
         }
         _ => write!(f, "{name} echo {what}, cut short"),
     }
