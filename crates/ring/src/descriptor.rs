@@ -69,7 +69,7 @@ mod tests {
     fn need_event_for_every_event_virtio_2_7_10_1() {
         let distances = (0..=64).chain([255, 256, 1024, 0x7fff, 0x8000, 0x8001, 0xffff]);
         for distance in distances {
-            for old in [0, 1, 63, 0x7fff, 0x8000, 0xffc0, 0xfffe, 0xffff] {
+            for old in [0_u16, 1, 63, 0x7fff, 0x8000, 0xffc0, 0xfffe, 0xffff] {
                 let new = old.wrapping_add(distance);
                 for event in 0..=u16::MAX {
                     assert_eq!(need_event(event, new, old), passed(event, new, old));

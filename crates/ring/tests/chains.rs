@@ -149,7 +149,7 @@ impl Model<'_> {
             return Err(RingFault::IndirectWithNext);
         }
         let len = entry.len;
-        if len == 0 || len % 16 != 0 || len as usize > MAX_SEGMENTS * 16 {
+        if len == 0 || !len.is_multiple_of(16) || len as usize > MAX_SEGMENTS * 16 {
             return Err(RingFault::IndirectLength {
                 len,
                 max: MAX_SEGMENTS,

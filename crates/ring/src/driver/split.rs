@@ -8,7 +8,7 @@ use super::slots::{Slots, room};
 use super::{AddError, DriverFault, DriverOptions, Plan, Used};
 use crate::descriptor::{BYTES, Descriptor, INDIRECT, NEXT, WRITE, need_event};
 use crate::error::RingError;
-use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout};
 use crate::split::{Areas, NO_EVENT};
 
 /// A split ring as the driver works on it.
@@ -53,7 +53,8 @@ impl SplitDriver {
             let packed = features.packed;
             return Err(RingError::Format { packed });
         }
-        if size == 0 {
+        // Before the plan, which a wrong size would make a wrong place.
+        if !size.is_power_of_two() || size > MAX_SIZE {
             return Err(RingError::Size { size });
         }
         let plan = Plan::new(&options);
