@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicU16, Ordering};
+use std::sync::atomic::{self, AtomicU16, AtomicU64, Ordering};
 
 use crate::{GuestMemory, copy};
 
@@ -107,6 +107,14 @@ impl Area {
         word.store(value.to_le(), Ordering::Release);
     }
 
+    /// Writes a word that has flags in it after everything that they announce.
+    #[inline(always)]
+    pub fn store_release_u64(&self, offset: usize, value: u64) {
+        // SAFETY: `at` saw to 8 aligned bytes inside the area, mapped while `self` lives; no reference covers them.
+        let word = unsafe { AtomicU64::from_ptr(self.at::<8, 8>(offset).cast()) };
+        word.store(value.to_le(), Ordering::Release);
+    }
+
     /// Reads the 16 bytes of a descriptor, each once. Needs the alignment of a word of 8 bytes.
     #[inline(always)]
     pub fn load_desc(&self, offset: usize) -> [u64; 2] {
@@ -117,6 +125,18 @@ impl Area {
                 u64::from_le(at.read_volatile()),
                 u64::from_le(at.add(1).read_volatile()),
             ]
+        }
+    }
+
+    /// As [`load_desc`](Self::load_desc), but the second word, which tells whether the descriptor is there to be read, comes first:
+    /// the other and all later loads see at least what the guest stored before it.
+    #[inline(always)]
+    pub fn load_desc_acquire(&self, offset: usize) -> [u64; 2] {
+        let at = self.at::<16, 8>(offset).cast::<u64>();
+        // SAFETY: `at` saw to 16 bytes inside the area, aligned to 8, mapped while `self` lives; no reference covers them.
+        unsafe {
+            let second = AtomicU64::from_ptr(at.add(1)).load(Ordering::Acquire);
+            [u64::from_le(at.read_volatile()), u64::from_le(second)]
         }
     }
 
@@ -211,6 +231,9 @@ mod tests {
         assert_eq!(area.load_acquire_u16(30), 0x191a);
         let descriptor = area.load_desc(8);
         assert_eq!(descriptor, [0x0708_090a_0b0c_0d0e, 0x1112_1314 << 32]);
+        assert_eq!(area.load_desc_acquire(8), descriptor);
+        area.store_release_u64(16, 0x2122_2324_2526_2728);
+        assert_eq!(area.load_u64(16), 0x2122_2324_2526_2728);
         area.prefetch(0);
         area.prefetch(usize::MAX);
         fence();
@@ -224,6 +247,8 @@ mod tests {
                 for turn in 1..=2_000u16 {
                     area.store_u32(16, turn.into());
                     area.store_release_u16(0, turn);
+                    area.store_u64(40, turn.into());
+                    area.store_release_u64(48, turn.into());
                     while area.load_acquire_u16(32) != turn {
                         std::thread::yield_now();
                     }
@@ -234,6 +259,14 @@ mod tests {
                     std::thread::yield_now();
                 }
                 assert_eq!(area.load_u32(16), turn.into());
+                let descriptor = loop {
+                    let descriptor = area.load_desc_acquire(40);
+                    if descriptor[1] == turn.into() {
+                        break descriptor;
+                    }
+                    std::thread::yield_now();
+                };
+                assert_eq!(descriptor[0], turn.into());
                 area.store_release_u16(32, turn);
             }
         });

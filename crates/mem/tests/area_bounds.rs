@@ -9,16 +9,18 @@ use ringway_mem::{Area, GuestMemory};
 #[test]
 fn no_offset_reaches_outside() {
     type Access = fn(&Area, usize);
-    let accesses: [(Access, usize, usize); 10] = [
+    let accesses: [(Access, usize, usize); 12] = [
         (|a, o| _ = a.load_u16(o), 2, 2),
         (|a, o| _ = a.load_u32(o), 4, 4),
         (|a, o| _ = a.load_u64(o), 8, 8),
         (|a, o| _ = a.load_acquire_u16(o), 2, 2),
         (|a, o| _ = a.load_desc(o), 16, 8),
+        (|a, o| _ = a.load_desc_acquire(o), 16, 8),
         (|a, o| a.store_u16(o, !0), 2, 2),
         (|a, o| a.store_u32(o, !0), 4, 4),
         (|a, o| a.store_u64(o, !0), 8, 8),
         (|a, o| a.store_release_u16(o, !0), 2, 2),
+        (|a, o| a.store_release_u64(o, !0), 8, 8),
         (|a, o| a.store_pair_u32(o, !0, !0), 8, 4),
     ];
     // Thousands of panics are wanted here and none is worth a message.
