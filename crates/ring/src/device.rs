@@ -154,3 +154,12 @@ impl DeviceRing {
         }
     }
 }
+
+/// What the driver was last told about kicks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kicks {
+    /// By somebody before us.
+    Unknown,
+    Wanted,
+    Unwanted,
+}

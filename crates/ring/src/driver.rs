@@ -5,6 +5,7 @@
 
 mod slots;
 mod split;
+mod tables;
 
 use std::sync::Arc;
 

@@ -163,6 +163,15 @@ impl<'b, 'm, S: Segment<'m>> Gather<'b, 'm, S> {
     }
 }
 
+/// A table to copy into, of zeroes.
+pub(crate) fn empty_table() -> Box<Table> {
+    // Zeroed without passing over the stack.
+    vec![0; size_of::<Table>()]
+        .into_boxed_slice()
+        .try_into()
+        .unwrap_or_else(|_| Box::new([0; size_of::<Table>()]))
+}
+
 /// Descriptor `index` of a copied table.
 pub(crate) fn entry(table: &Table, index: u16) -> [u64; 2] {
     let (entries, _) = table.as_chunks::<BYTES>();

@@ -23,8 +23,9 @@ use ringway_mem::{GuestMemory, LastHit, fence};
 pub(crate) use self::areas::{Areas, NO_EVENT, split_lengths};
 use crate::batch::Chain;
 use crate::descriptor::need_event;
+use crate::device::Kicks;
 use crate::error::RingError;
-use crate::gather::Table;
+use crate::gather::{Table, empty_table};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
 
 /// A split ring as the device works on it.
@@ -42,15 +43,6 @@ pub struct SplitRing {
     hit: LastHit,
     /// Present when indirect descriptors were negotiated.
     table: Option<Box<Table>>,
-}
-
-/// What the driver was last told about kicks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kicks {
-    /// By somebody before us.
-    Unknown,
-    Wanted,
-    Unwanted,
 }
 
 impl SplitRing {
@@ -178,12 +170,4 @@ impl SplitRing {
         debug_assert!(count <= usize::from(taken), "{count} of {taken} chains");
         u16::try_from(count).map_or(taken, |count| count.min(taken))
     }
-}
-
-pub(crate) fn empty_table() -> Box<Table> {
-    // Zeroed without passing over the stack.
-    vec![0; size_of::<Table>()]
-        .into_boxed_slice()
-        .try_into()
-        .unwrap_or_else(|_| Box::new([0; size_of::<Table>()]))
 }
