@@ -1,0 +1,560 @@
+//! The structure of the project: which crate may use which, where unsafe code may stand, how long a file gets, what is linked.
+//!
+//! Every rule is a function from plain data to complaints. The tests at the end show each rule failing on something made up;
+//! those at the beginning apply it to the project.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use ringway_tests::lab::checkout;
+use serde::Deserialize;
+
+/// Who may use whom, as docs/ARCHITECTURE.md draws it: crate, crates it uses, further crates its tests use.
+const LAYERS: &[(&str, &[&str], &[&str])] = &[
+    ("ringway-wire", &[], &[]),
+    ("ringway-api", &[], &[]),
+    ("ringway-host", &[], &[]),
+    ("ringway-mem", &[], &[]),
+    ("ringway-ring", &["mem"], &[]),
+    ("ringway-vhost", &["mem", "ring"], &[]),
+    ("ringway-port", &["wire", "mem", "ring", "vhost"], &[]),
+    // Tests of the switch drive it from outside: through rings in memory of their own and the front-end's end of a socket.
+    (
+        "ringway-switch",
+        &["wire", "port", "api"],
+        &["mem", "ring", "vhost"],
+    ),
+    ("ringway", &["api", "switch", "host", "wire"], &[]),
+    // Whole-program tests meet the program from outside; to talk to it they may use what its peers would.
+    (
+        "ringway-tests",
+        &["api", "mem", "ring", "vhost", "wire"],
+        &["host"],
+    ),
+];
+
+/// Crates with unsafe code, each with SAFETY notes: mapped memory, the rings in it, and ioctls that nothing safe wraps.
+const UNSAFE: [&str; 4] = [
+    "ringway-mem",
+    "ringway-ring",
+    "ringway-host",
+    "ringway-port",
+];
+
+/// Longest source file in lines; a longer one has more than one subject.
+const SOURCE_LINES: usize = 500;
+/// Longest file of tests.
+const TEST_LINES: usize = 700;
+
+// Put together here, so that this file does not complain about itself.
+const STUBS: [&str; 3] = [
+    concat!("to", "do!"),
+    concat!("unimple", "mented!"),
+    concat!("#[ig", "nore"),
+];
+
+#[test]
+fn crates_use_only_the_crates_below_them() -> Result<()> {
+    let metadata = metadata()?;
+    none(layering(&metadata.members(), LAYERS))
+}
+
+#[test]
+fn unsafe_code_stands_only_where_it_has_to() -> Result<()> {
+    let mut complaints = Vec::new();
+    for package in metadata()?.members() {
+        for root in package.roots() {
+            complaints.extend(forbids_unsafe(
+                &package.name,
+                root,
+                &fs::read_to_string(root)?,
+            ));
+        }
+        let folder = package.manifest_path.with_file_name("src");
+        let sources = rust_files(&folder)?;
+        let texts: Vec<&str> = sources.iter().map(|(_, text)| text.as_str()).collect();
+        complaints.extend(needs_its_exemption(&package.name, &texts));
+        complaints.extend(inherits_lints(
+            &package.manifest_path,
+            &fs::read_to_string(&package.manifest_path)?,
+        ));
+    }
+    none(complaints)
+}
+
+#[test]
+fn files_have_one_subject_and_no_stubs() -> Result<()> {
+    let mut complaints = Vec::new();
+    for folder in ["crates", "tests", "fuzz"] {
+        for (path, text) in rust_files(&checkout().join(folder))? {
+            complaints.extend(length(&path, &text));
+            complaints.extend(stubs(&path, &text));
+        }
+    }
+    none(complaints)
+}
+
+#[test]
+fn everything_linked_has_a_licence_and_a_source_that_are_allowed() -> Result<()> {
+    let rules: Deny = toml::from_str(&fs::read_to_string(checkout().join("deny.toml"))?)?;
+    none(
+        metadata()?
+            .packages
+            .iter()
+            .flat_map(|package| rules.judge(package))
+            .collect(),
+    )
+}
+
+#[test]
+fn documents_point_at_files_that_exist() -> Result<()> {
+    let mut documents = Vec::new();
+    files(checkout(), "md", &mut documents)?;
+    let mut complaints = Vec::new();
+    for path in documents {
+        let folder = path.parent().unwrap_or(checkout());
+        for target in links(&fs::read_to_string(&path)?) {
+            if !folder.join(&target).exists() {
+                complaints.push(format!("{}: no file {target}", path.display()));
+            }
+        }
+    }
+    none(complaints)
+}
+
+/// What `cargo metadata` says, as far as it is asked.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_members: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    id: String,
+    license: Option<String>,
+    source: Option<String>,
+    manifest_path: PathBuf,
+    dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    kind: Option<String>,
+    path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    src_path: PathBuf,
+}
+
+impl Metadata {
+    fn members(&self) -> Vec<&Package> {
+        let member = |package: &&Package| self.workspace_members.contains(&package.id);
+        self.packages.iter().filter(member).collect()
+    }
+}
+
+impl Package {
+    /// The files in which its library and its programs begin.
+    fn roots(&self) -> impl Iterator<Item = &Path> {
+        let built = |target: &&Target| {
+            target
+                .kind
+                .iter()
+                .any(|kind| kind == "lib" || kind == "bin")
+        };
+        self.targets
+            .iter()
+            .filter(built)
+            .map(|target| target.src_path.as_path())
+    }
+}
+
+/// The workspace and what it depends on here. Asks no network: whoever runs this test has built everything.
+fn metadata() -> Result<Metadata> {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--format-version", "1"])
+        .args(["--filter-platform", &platform])
+        .current_dir(checkout())
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "{}(`cargo fetch` brings what is missing)",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn none(complaints: Vec<String>) -> Result<()> {
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", complaints.join("\n"))
+}
+
+/// Edges between crates of the workspace that `layers` does not list, and crates it does not know.
+fn layering(packages: &[&Package], layers: &[(&str, &[&str], &[&str])]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for package in packages {
+        let Some((_, uses, tests_use)) = layers.iter().find(|(name, ..)| *name == package.name)
+        else {
+            complaints.push(format!("{} is not in the list of layers", package.name));
+            continue;
+        };
+        for dependency in package.dependencies.iter().filter(|d| d.path.is_some()) {
+            let short = dependency.name.trim_start_matches("ringway-");
+            let in_tests = dependency.kind.as_deref() == Some("dev");
+            if !uses.contains(&short) && !(in_tests && tests_use.contains(&short)) {
+                let user = if in_tests {
+                    format!("tests of {}", package.name)
+                } else {
+                    package.name.clone()
+                };
+                complaints.push(format!("{user} may not use {}", dependency.name));
+            }
+        }
+    }
+    complaints
+}
+
+fn forbids_unsafe(package: &str, root: &Path, text: &str) -> Option<String> {
+    let forbidden = text
+        .lines()
+        .any(|line| line.trim() == "#![forbid(unsafe_code)]");
+    (!forbidden && !UNSAFE.contains(&package))
+        .then(|| format!("{}: no #![forbid(unsafe_code)]", root.display()))
+}
+
+fn needs_its_exemption(package: &str, sources: &[&str]) -> Option<String> {
+    let is_unsafe = |line: &str| {
+        let code = line.split("//").next().unwrap_or_default();
+        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+            .iter()
+            .any(|word| code.contains(word))
+    };
+    let used = sources.iter().any(|text| text.lines().any(is_unsafe));
+    (!used && UNSAFE.contains(&package))
+        .then(|| format!("{package} has no unsafe code: let it forbid it"))
+}
+
+fn inherits_lints(manifest: &Path, text: &str) -> Option<String> {
+    let table: BTreeMap<String, toml::Value> = toml::from_str(text).unwrap_or_default();
+    let inherits = table
+        .get("lints")
+        .and_then(|lints| lints.get("workspace")?.as_bool());
+    (inherits != Some(true)).then(|| {
+        format!(
+            "{}: no `[lints] workspace = true`, which wants SAFETY notes",
+            manifest.display()
+        )
+    })
+}
+
+fn length(path: &Path, text: &str) -> Option<String> {
+    let of_tests = path.components().any(|part| {
+        let part = part.as_os_str();
+        part == "tests" || part == "tests.rs"
+    });
+    let limit = if of_tests { TEST_LINES } else { SOURCE_LINES };
+    let lines = text.lines().count();
+    (lines > limit).then(|| {
+        format!(
+            "{}: {lines} lines, more than {limit}: split it by subject",
+            path.display()
+        )
+    })
+}
+
+fn stubs(path: &Path, text: &str) -> Vec<String> {
+    let found = text.lines().enumerate().filter_map(|(number, line)| {
+        let stub = STUBS.iter().find(|stub| line.contains(**stub))?;
+        Some(format!("{}:{}: {stub}", path.display(), number + 1))
+    });
+    found.collect()
+}
+
+/// Targets of Markdown links that are files of the project.
+fn links(text: &str) -> Vec<String> {
+    let targets = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next());
+    targets
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The parts of deny.toml that are checked here.
+#[derive(Deserialize)]
+struct Deny {
+    licenses: Licenses,
+    sources: Sources,
+}
+
+#[derive(Deserialize)]
+struct Licenses {
+    allow: Vec<String>,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+#[derive(Deserialize)]
+struct Exception {
+    #[serde(rename = "crate")]
+    name: String,
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Sources {
+    allow_registry: Vec<String>,
+}
+
+impl Deny {
+    fn judge(&self, package: &Package) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let name = &package.name;
+        if let Some(source) = &package.source {
+            let from = |registry: &String| source == &format!("registry+{registry}");
+            if !self.sources.allow_registry.iter().any(from) {
+                complaints.push(format!("{name} comes from {source}"));
+            }
+        }
+        let exception = self
+            .licenses
+            .exceptions
+            .iter()
+            .filter(|exception| exception.name == *name);
+        let allowed: Vec<&str> = exception
+            .flat_map(|exception| &exception.allow)
+            .chain(&self.licenses.allow)
+            .map(String::as_str)
+            .collect();
+        match &package.license {
+            None => complaints.push(format!("{name} names no licence")),
+            Some(text) => match satisfied(text, &allowed) {
+                Ok(true) => {}
+                Ok(false) => {
+                    complaints.push(format!("{name}: {text} is not allowed by deny.toml"));
+                }
+                Err(error) => complaints.push(format!("{name}: {error}")),
+            },
+        }
+        complaints
+    }
+}
+
+/// Whether an SPDX expression can be met with the allowed licences; `/` is an old way to write OR.
+fn satisfied(text: &str, allowed: &[&str]) -> Result<bool> {
+    let spaced = text
+        .replace('(', " ( ")
+        .replace(')', " ) ")
+        .replace('/', " OR ");
+    let mut words = spaced.split_whitespace().peekable();
+    let met = any_of(&mut words, allowed).with_context(|| format!("licence {text:?}"))?;
+    match words.next() {
+        None => Ok(met),
+        Some(word) => bail!("licence {text:?}: {word:?} was not expected"),
+    }
+}
+
+type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
+
+fn any_of(words: &mut Words<'_>, allowed: &[&str]) -> Result<bool> {
+    let mut met = all_of(words, allowed)?;
+    while words.next_if_eq(&"OR").is_some() {
+        met |= all_of(words, allowed)?;
+    }
+    Ok(met)
+}
+
+fn all_of(words: &mut Words<'_>, allowed: &[&str]) -> Result<bool> {
+    let mut met = one(words, allowed)?;
+    while words.next_if_eq(&"AND").is_some() {
+        met &= one(words, allowed)?;
+    }
+    Ok(met)
+}
+
+fn one(words: &mut Words<'_>, allowed: &[&str]) -> Result<bool> {
+    match words.next() {
+        Some("(") => {
+            let met = any_of(words, allowed)?;
+            if words.next() != Some(")") {
+                bail!("a bracket is not closed");
+            }
+            Ok(met)
+        }
+        Some(name) if !["AND", "OR", "WITH", ")"].contains(&name) => {
+            let mut name = name.to_owned();
+            if words.next_if_eq(&"WITH").is_some() {
+                name = format!("{name} WITH {}", words.next().unwrap_or_default());
+            }
+            Ok(allowed.contains(&name.as_str()))
+        }
+        other => bail!("a licence was expected, not {other:?}"),
+    }
+}
+
+fn rust_files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut paths = Vec::new();
+    files(folder, "rs", &mut paths)?;
+    let read = |path: PathBuf| Ok((path.clone(), fs::read_to_string(&path)?));
+    paths.into_iter().map(read).collect()
+}
+
+/// Files with this ending under `folder`, without what is built or hidden.
+fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            if !["target", "corpus", "artifacts"].contains(&&*name) && !name.starts_with('.') {
+                files(&path, ending, found)?;
+            }
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == ending)
+        {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+mod each_rule_can_fail {
+    use super::*;
+
+    fn package(name: &str, license: Option<&str>, source: Option<&str>) -> Package {
+        Package {
+            name: name.into(),
+            id: name.into(),
+            license: license.map(Into::into),
+            source: source.map(Into::into),
+            manifest_path: PathBuf::new(),
+            dependencies: Vec::new(),
+            targets: Vec::new(),
+        }
+    }
+
+    fn edge(name: &str, kind: Option<&str>) -> Dependency {
+        Dependency {
+            name: name.into(),
+            kind: kind.map(Into::into),
+            path: Some(PathBuf::new()),
+        }
+    }
+
+    #[test]
+    fn an_edge_upwards_is_found_unless_only_tests_have_it() {
+        let layers: &[(&str, &[&str], &[&str])] = &[("ringway-ring", &["mem"], &["switch"])];
+        let mut ring = package("ringway-ring", None, None);
+        ring.dependencies = vec![
+            edge("ringway-mem", None),
+            edge("ringway-switch", Some("dev")),
+        ];
+        assert!(layering(&[&ring], layers).is_empty());
+        ring.dependencies.push(edge("ringway-switch", None));
+        ring.dependencies.push(edge("ringway-api", Some("dev")));
+        assert_eq!(
+            layering(&[&ring, &package("ringway-new", None, None)], layers),
+            [
+                "ringway-ring may not use ringway-switch",
+                "tests of ringway-ring may not use ringway-api",
+                "ringway-new is not in the list of layers"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_crate_that_permits_unsafe_code_is_found() {
+        let root = Path::new("lib.rs");
+        let bare = "//! #![forbid(unsafe_code)] would be nice\n";
+        assert!(forbids_unsafe("ringway-api", root, bare).is_some());
+        assert!(forbids_unsafe("ringway-mem", root, bare).is_none());
+        assert!(forbids_unsafe("ringway-api", root, "#![forbid(unsafe_code)]\n").is_none());
+        assert!(needs_its_exemption("ringway-mem", &["// unsafe {"]).is_some());
+        assert!(needs_its_exemption("ringway-mem", &["", "x = unsafe { 1 };"]).is_none());
+        assert!(inherits_lints(root, "[lints]\nworkspace = false").is_some());
+        assert!(inherits_lints(root, "[lints]\nworkspace = true").is_none());
+    }
+
+    #[test]
+    fn long_files_and_stubs_are_found() {
+        let lines = |count| "\n".repeat(count);
+        let (source, test) = (
+            Path::new("crates/a/src/b.rs"),
+            Path::new("crates/a/tests/b.rs"),
+        );
+        assert!(length(source, &lines(SOURCE_LINES)).is_none());
+        assert!(length(source, &lines(SOURCE_LINES + 1)).is_some());
+        assert!(length(test, &lines(TEST_LINES)).is_none());
+        assert!(length(test, &lines(TEST_LINES + 1)).is_some());
+        assert!(length(Path::new("a/tests.rs"), &lines(TEST_LINES)).is_none());
+        for stub in STUBS {
+            assert_eq!(stubs(source, &format!("fn a() {{\n    {stub}")).len(), 1);
+        }
+    }
+
+    #[test]
+    fn licences_and_sources_that_are_not_allowed_are_found() {
+        let allowed = ["MIT", "Apache-2.0"];
+        for good in [
+            "MIT",
+            "GPL-3.0 OR MIT",
+            "MIT/Apache-2.0",
+            "(MIT OR GPL-3.0) AND Apache-2.0",
+            "Apache-2.0 WITH LLVM-exception OR MIT",
+        ] {
+            assert!(satisfied(good, &allowed).unwrap(), "{good}");
+        }
+        for bad in [
+            "GPL-3.0",
+            "MIT AND Unicode-3.0",
+            "Apache-2.0 WITH LLVM-exception",
+            "MIT AND (GPL-3.0 OR Zlib)",
+        ] {
+            assert!(!satisfied(bad, &allowed).unwrap(), "{bad}");
+        }
+        for nonsense in ["", "MIT OR", "(MIT", "MIT MIT", "AND"] {
+            assert!(satisfied(nonsense, &allowed).is_err(), "{nonsense}");
+        }
+
+        let rules: Deny = toml::from_str(
+            "licenses = { allow = ['MIT'], exceptions = [{ crate = 'b', allow = ['Zlib'] }] }\n\
+             sources = { allow-registry = ['https://here'] }",
+        )
+        .unwrap();
+        let judge = |name, license, source| rules.judge(&package(name, license, source));
+        assert!(judge("a", Some("MIT"), Some("registry+https://here")).is_empty());
+        assert!(judge("b", Some("Zlib"), None).is_empty());
+        assert_eq!(judge("a", Some("Zlib"), None).len(), 1);
+        assert_eq!(judge("a", None, Some("git+https://there")).len(), 2);
+    }
+
+    #[test]
+    fn links_are_read_from_documents() {
+        let text = "[a](b.md#c) [d](https://e) [f](#g) ![h](i/j.svg)";
+        assert_eq!(links(text), ["b.md", "i/j.svg"]);
+    }
+}
