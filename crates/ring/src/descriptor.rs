@@ -23,6 +23,20 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    /// All zero.
+    pub(crate) const NONE: Self = Self {
+        address: 0,
+        len: 0,
+        flags: 0,
+        tag: 0,
+    };
+
+    /// The same with other flags.
+    #[inline(always)]
+    pub(crate) const fn with_flags(self, flags: u16) -> Self {
+        Self { flags, ..self }
+    }
+
     /// Address, then from low bits to high: length, flags, next (virtio 1.2, 2.7.5).
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "picks fields of a word")]
@@ -39,6 +53,25 @@ impl Descriptor {
     #[inline(always)]
     pub(crate) const fn to_split(self) -> [u64; 2] {
         let rest = self.len as u64 | (self.flags as u64) << 32 | (self.tag as u64) << 48;
+        [self.address, rest]
+    }
+
+    /// Address, then from low bits to high: length, buffer id, flags (virtio 1.2, 2.8.13).
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "picks fields of a word")]
+    pub(crate) const fn from_packed([address, rest]: [u64; 2]) -> Self {
+        Self {
+            address,
+            len: rest as u32,
+            flags: (rest >> 48) as u16,
+            tag: (rest >> 32) as u16,
+        }
+    }
+
+    /// The inverse of [`from_packed`](Self::from_packed).
+    #[inline(always)]
+    pub(crate) const fn to_packed(self) -> [u64; 2] {
+        let rest = self.len as u64 | (self.tag as u64) << 32 | (self.flags as u64) << 48;
         [self.address, rest]
     }
 
@@ -94,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_fields_lie_where_the_specification_says_virtio_2_7_5() {
+    fn descriptor_fields_lie_where_the_specification_says_virtio_2_7_5_and_2_8_13() {
         let bytes: Vec<u8> = (1..=16).collect();
         let words = Descriptor::words(bytes.as_slice().try_into().unwrap());
         let split = Descriptor {
@@ -105,5 +138,12 @@ mod tests {
         };
         assert_eq!(Descriptor::from_split(words), split);
         assert_eq!(split.to_split(), words);
+        let packed = Descriptor {
+            flags: 0x100f,
+            tag: 0x0e0d,
+            ..split
+        };
+        assert_eq!(Descriptor::from_packed(words), packed);
+        assert_eq!(packed.to_packed(), words);
     }
 }

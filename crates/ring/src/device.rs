@@ -7,6 +7,7 @@ use ringway_mem::GuestMemory;
 use crate::batch::{Chain, ReadBatch, WriteBatch};
 use crate::error::{RingError, RingFault};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::packed::PackedRing;
 use crate::split::SplitRing;
 
 /// A ring as the device works on it. Users take chains, use their bytes, complete them in the order they were taken, and publish:
@@ -43,6 +44,8 @@ use crate::split::SplitRing;
 pub enum DeviceRing {
     /// The split virtqueue (virtio 1.2, 2.7).
     Split(SplitRing),
+    /// The packed virtqueue (virtio 1.2, 2.8).
+    Packed(PackedRing),
 }
 
 impl DeviceRing {
@@ -54,7 +57,11 @@ impl DeviceRing {
         features: RingFeatures,
         base: RingBase,
     ) -> Result<Self, RingError> {
-        SplitRing::new(memory, layout, features, base).map(Self::Split)
+        if features.packed {
+            PackedRing::new(memory, layout, features, base).map(Self::Packed)
+        } else {
+            SplitRing::new(memory, layout, features, base).map(Self::Split)
+        }
     }
 
     /// Appends up to `max` chains of device-readable bytes to `batch` and returns how many: fewer when no more are available or the
@@ -69,6 +76,7 @@ impl DeviceRing {
     ) -> Result<usize, RingFault> {
         match self {
             Self::Split(ring) => ring.take(memory, batch, max),
+            Self::Packed(ring) => ring.take(memory, batch, max),
         }
     }
 
@@ -81,6 +89,7 @@ impl DeviceRing {
     ) -> Result<usize, RingFault> {
         match self {
             Self::Split(ring) => ring.take(memory, batch, max),
+            Self::Packed(ring) => ring.take(memory, batch, max),
         }
     }
 
@@ -89,6 +98,7 @@ impl DeviceRing {
     pub fn untake(&mut self, chains: &[Chain]) {
         match self {
             Self::Split(ring) => ring.untake(chains),
+            Self::Packed(ring) => ring.untake(chains),
         }
     }
 
@@ -97,6 +107,7 @@ impl DeviceRing {
     pub fn complete(&mut self, chains: &[Chain]) {
         match self {
             Self::Split(ring) => ring.complete(chains),
+            Self::Packed(ring) => ring.complete(chains),
         }
     }
 
@@ -106,6 +117,7 @@ impl DeviceRing {
     pub fn publish(&mut self) -> bool {
         match self {
             Self::Split(ring) => ring.publish(),
+            Self::Packed(ring) => ring.publish(),
         }
     }
 
@@ -113,6 +125,7 @@ impl DeviceRing {
     pub fn discard_staged(&mut self) {
         match self {
             Self::Split(ring) => ring.discard_staged(),
+            Self::Packed(ring) => ring.discard_staged(),
         }
     }
 
@@ -121,6 +134,7 @@ impl DeviceRing {
     pub fn disable_kicks(&mut self) {
         match self {
             Self::Split(ring) => ring.disable_kicks(),
+            Self::Packed(ring) => ring.disable_kicks(),
         }
     }
 
@@ -128,6 +142,7 @@ impl DeviceRing {
     pub fn enable_kicks(&mut self) -> bool {
         match self {
             Self::Split(ring) => ring.enable_kicks(),
+            Self::Packed(ring) => ring.enable_kicks(),
         }
     }
 
@@ -136,6 +151,7 @@ impl DeviceRing {
     pub fn has_available(&self) -> bool {
         match self {
             Self::Split(ring) => ring.has_available(),
+            Self::Packed(ring) => ring.has_available(),
         }
     }
 
@@ -143,6 +159,7 @@ impl DeviceRing {
     pub fn base(&self) -> RingBase {
         match self {
             Self::Split(ring) => ring.base(),
+            Self::Packed(ring) => ring.base(),
         }
     }
 
@@ -151,6 +168,7 @@ impl DeviceRing {
     pub fn size(&self) -> u16 {
         match self {
             Self::Split(ring) => ring.size(),
+            Self::Packed(ring) => ring.size(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! It owns no buffers: the user passes guest addresses and learns by id when the device is done with them. Like the device side it trusts
 //! nothing that the other side writes.
 
+mod chains;
+mod packed;
 mod slots;
 mod split;
 mod tables;
@@ -11,10 +13,12 @@ use std::sync::Arc;
 
 use ringway_mem::GuestMemory;
 
+pub use self::packed::PackedDriver;
 pub use self::split::SplitDriver;
 use crate::descriptor::BYTES;
 use crate::error::RingError;
 use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::packed::packed_lengths;
 use crate::split::split_lengths;
 
 /// How a driver ring is made.
@@ -111,6 +115,8 @@ pub enum DriverFault {
 pub enum DriverRing {
     /// The split virtqueue (virtio 1.2, 2.7).
     Split(SplitDriver),
+    /// The packed virtqueue (virtio 1.2, 2.8).
+    Packed(PackedDriver),
 }
 
 impl DriverRing {
@@ -125,7 +131,11 @@ impl DriverRing {
         guest_address: u64,
         options: DriverOptions,
     ) -> Result<Self, RingError> {
-        SplitDriver::new(memory, guest_address, options).map(Self::Split)
+        if options.features.packed {
+            PackedDriver::new(memory, guest_address, options).map(Self::Packed)
+        } else {
+            SplitDriver::new(memory, guest_address, options).map(Self::Split)
+        }
     }
 
     /// Stages a chain: buffers to be read by the device, then buffers to be written, each a guest address and a length. Returns what
@@ -139,6 +149,7 @@ impl DriverRing {
     ) -> Result<u16, AddError> {
         match self {
             Self::Split(ring) => ring.add(readable, writable, indirect),
+            Self::Packed(ring) => ring.add(readable, writable, indirect),
         }
     }
 
@@ -147,6 +158,7 @@ impl DriverRing {
     pub fn publish(&mut self) -> bool {
         match self {
             Self::Split(ring) => ring.publish(),
+            Self::Packed(ring) => ring.publish(),
         }
     }
 
@@ -155,6 +167,7 @@ impl DriverRing {
     pub fn pop_used(&mut self) -> Result<Option<Used>, DriverFault> {
         match self {
             Self::Split(ring) => ring.pop_used(),
+            Self::Packed(ring) => ring.pop_used(),
         }
     }
 
@@ -162,6 +175,7 @@ impl DriverRing {
     pub fn disable_calls(&mut self) {
         match self {
             Self::Split(ring) => ring.disable_calls(),
+            Self::Packed(ring) => ring.disable_calls(),
         }
     }
 
@@ -169,6 +183,7 @@ impl DriverRing {
     pub fn enable_calls(&mut self) -> bool {
         match self {
             Self::Split(ring) => ring.enable_calls(),
+            Self::Packed(ring) => ring.enable_calls(),
         }
     }
 
@@ -177,6 +192,7 @@ impl DriverRing {
     pub fn has_used(&self) -> bool {
         match self {
             Self::Split(ring) => ring.has_used(),
+            Self::Packed(ring) => ring.has_used(),
         }
     }
 
@@ -185,6 +201,7 @@ impl DriverRing {
     pub fn free(&self) -> u16 {
         match self {
             Self::Split(ring) => ring.free(),
+            Self::Packed(ring) => ring.free(),
         }
     }
 
@@ -192,6 +209,7 @@ impl DriverRing {
     pub fn layout(&self) -> RingLayout {
         match self {
             Self::Split(ring) => ring.layout(),
+            Self::Packed(ring) => ring.layout(),
         }
     }
 
@@ -199,6 +217,7 @@ impl DriverRing {
     pub fn base(&self) -> RingBase {
         match self {
             Self::Split(ring) => ring.base(),
+            Self::Packed(ring) => ring.base(),
         }
     }
 }
@@ -216,7 +235,11 @@ const PART: usize = 128;
 
 impl Plan {
     const fn new(options: &DriverOptions) -> Self {
-        let [descriptors, available, used] = split_lengths(options.size);
+        let [descriptors, available, used] = if options.features.packed {
+            packed_lengths(options.size)
+        } else {
+            split_lengths(options.size)
+        };
         let available_at = descriptors.next_multiple_of(PART);
         let used_at = (available_at + available).next_multiple_of(PART);
         let tables = (used_at + used).next_multiple_of(PART);

@@ -15,12 +15,16 @@ mod driver;
 mod error;
 mod gather;
 mod layout;
+mod packed;
 mod segment;
 mod split;
 
 pub use batch::{Batch, Chain, MAX_BATCH, MAX_SEGMENTS, ReadBatch, WriteBatch};
 pub use device::DeviceRing;
-pub use driver::{AddError, DriverFault, DriverOptions, DriverRing, SplitDriver, Used};
+pub use driver::{
+    AddError, DriverFault, DriverOptions, DriverRing, PackedDriver, SplitDriver, Used,
+};
 pub use error::{RingError, RingFault};
 pub use layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout, Wraps};
+pub use packed::PackedRing;
 pub use split::SplitRing;

@@ -217,6 +217,10 @@ impl Model<'_> {
             let id = if self.case.packed { entry.tag } else { head };
             steps += 1;
             if entry.flags & INDIRECT != 0 {
+                if self.case.packed && steps > 1 {
+                    // There, a table is a chain of its own.
+                    return Err(RingFault::IndirectWithNext);
+                }
                 self.walk_table(entry)?;
                 return Ok((id, steps));
             }
@@ -497,7 +501,9 @@ fn entry(size: u16, writable: bool) -> impl Strategy<Value = Entry> {
 }
 
 fn case(packed: bool) -> impl Strategy<Value = Case> {
-    let size = prop_oneof![Just(1_u16), Just(4), Just(8), Just(16)];
+    // Packed rings may have any number of descriptors.
+    let sizes = if packed { [1, 3, 7, 16] } else { [1, 4, 8, 16] };
+    let size = prop::sample::select(sizes.to_vec());
     (size, any::<bool>()).prop_flat_map(move |(size, writable)| {
         let ring = prop::collection::vec(entry(size, writable), usize::from(size));
         let table = entry(TABLE_ENTRIES, writable).prop_map(move |mut entry| {
@@ -561,12 +567,17 @@ proptest! {
     fn split_chains_are_taken_as_the_model_says_virtio_2_7_5(case in case(false)) {
         check_case(&case);
     }
+
+    #[test]
+    fn packed_chains_are_taken_as_the_model_says_virtio_2_8_6(case in case(true)) {
+        check_case(&case);
+    }
 }
 
 /// The cases above are worth something only if they reach every rule.
 #[test]
 fn generated_chains_reach_every_fault_and_every_shape() {
-    for packed in [false] {
+    for packed in [false, true] {
         let mut runner = TestRunner::deterministic();
         let (mut faults, mut shapes) = (BTreeSet::new(), BTreeSet::new());
         for _ in 0..6000 {

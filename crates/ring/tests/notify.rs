@@ -82,3 +82,10 @@ fn split_loses_no_notification_virtio_2_7_7_2_and_2_7_13_4_1() {
         ping(features);
     }
 }
+
+#[test]
+fn packed_loses_no_notification_virtio_2_8_10_and_2_8_21_3_1() {
+    for features in all_features(true) {
+        ping(features);
+    }
+}

@@ -233,7 +233,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn session(packed: bool) -> impl Strategy<Value = (u16, RingFeatures, RingBase, bool, Vec<Step>)> {
-    let size = prop_oneof![Just(1_u16), Just(4), Just(16), Just(64)];
+    // Packed rings may have any number of descriptors.
+    let sizes = if packed {
+        [1, 3, 16, 61]
+    } else {
+        [1, 4, 16, 64]
+    };
+    let size = prop::sample::select(sizes.to_vec());
     let base = prop_oneof![Just(0), 0xffe0..=0xffff_u16, any::<u16>()];
     let steps = prop::collection::vec(step(), 0..200);
     (size, 0..8_usize, base, any::<(bool, bool)>(), steps).prop_map(
@@ -267,6 +273,11 @@ proptest! {
 
     #[test]
     fn split_session_matches_queues_of_values_virtio_2_7_13(session in session(false)) {
+        check(session);
+    }
+
+    #[test]
+    fn packed_session_matches_queues_of_values_virtio_2_8_21(session in session(true)) {
         check(session);
     }
 }
