@@ -75,7 +75,7 @@ pub fn run(config: &DumpConfig, out: &mut dyn Write, show: &mut Show<'_>) -> Res
     };
     writeln!(out, "ready")?;
     out.flush()?;
-    let ender = switch.signals.ender();
+    let ender = switch.ender();
     std::thread::scope(|scope| {
         let serving = scope.spawn(move || {
             let served = switch.control.run(&switch.signals, &mut io::sink());

@@ -34,6 +34,7 @@ use ringway_api::port_spec::PortSpec;
 
 pub use control::attached::AttachError;
 pub use control::socket::SocketError;
+pub use signals::Ender;
 pub use worker::Poll;
 
 use control::Control;
@@ -145,6 +146,17 @@ impl Switch {
         Self::start_with(config, true)
     }
 
+    /// As [`start`](Self::start) within a process that keeps its signals: the switch ends by its
+    /// [`Ender`] or a request over the control socket.
+    pub fn embed(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, false)
+    }
+
+    /// What ends the switch while it runs.
+    pub fn ender(&self) -> Ender {
+        self.signals.ender()
+    }
+
     fn start_with(config: Config, process_signals: bool) -> Result<Self, StartError> {
         let count = match config.workers {
             0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
@@ -179,8 +191,8 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Serves until SIGTERM, SIGINT or a request over the control socket. Prints `ready` on `out`
-    /// first, statistics later.
+    /// Serves until SIGTERM, SIGINT, its [`Ender`] or a request over the control socket. Prints
+    /// `ready` on `out` first, statistics later.
     pub fn run(mut self, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "ready")?;
         out.flush()?;

@@ -30,7 +30,7 @@ pub(crate) struct Wanted {
 
 /// Ends a running switch, from another thread.
 #[derive(Clone)]
-pub(crate) struct Ender(Arc<Pending>);
+pub struct Ender(Arc<Pending>);
 
 impl Signals {
     /// Takes the signals of this process, if `process` says so; else only an [`Ender`] is heard.
@@ -95,7 +95,8 @@ impl Drop for Signals {
 }
 
 impl Ender {
-    pub(crate) fn end(&self) {
+    /// Asks the switch to take its ports down and return from [`Switch::run`](crate::Switch::run).
+    pub fn end(&self) {
         self.0.raise(&self.0.end);
     }
 }
