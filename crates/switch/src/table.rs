@@ -78,8 +78,9 @@ impl Table {
         Some(slot_of(bucket.values[way].load(Ordering::Relaxed)))
     }
 
-    /// Remembers that `key` is behind `slot` in second `now`. A port that reached its limit, or a
-    /// full pair of buckets with younger entries only, learns nothing: its frames are flooded.
+    /// Remembers that `key` is behind `slot` in second `now`. A port that reached its limit learns
+    /// nothing: frames to what is behind it are flooded. In a full pair of buckets another entry
+    /// makes room.
     #[inline]
     pub(crate) fn learn(&self, key: Key, slot: u16, now: u32) {
         let value = value_of(slot, now);
@@ -87,7 +88,7 @@ impl Table {
             Some((bucket, way)) => {
                 let old = bucket.values[way].load(Ordering::Relaxed);
                 if old != value {
-                    self.renew(key, slot, value, slot_of(old) == slot, &bucket.values[way]);
+                    self.renew(key, old, value, &bucket.values[way]);
                 }
             }
             None => self.insert(key, slot, now),
@@ -101,7 +102,8 @@ impl Table {
 
     /// Forgets what was not seen for [`AGEING_SECONDS`].
     pub(crate) fn age(&self, now: u32) {
-        self.retain(|_, seen| now.wrapping_sub(seen) <= AGEING_SECONDS);
+        // A worker's clock may be a second ahead of the one that `now` was read from.
+        self.retain(|_, seen| now.saturating_sub(seen) <= AGEING_SECONDS);
     }
 
     #[cfg(test)]
@@ -125,9 +127,11 @@ impl Table {
     }
 
     #[cold]
-    fn renew(&self, key: Key, slot: u16, value: u64, same_port: bool, at: &AtomicU64) {
-        if same_port {
-            at.store(value, Ordering::Relaxed);
+    fn renew(&self, key: Key, old: u64, value: u64, at: &AtomicU64) {
+        let slot = slot_of(value);
+        if slot_of(old) == slot {
+            // Unless the entry became another address's meanwhile.
+            let _ = at.compare_exchange(old, value, Ordering::Relaxed, Ordering::Relaxed);
             return;
         }
         // The address moved to another port.
@@ -147,18 +151,7 @@ impl Table {
         if self.entry(key).is_some() || !self.admits(slot) {
             return;
         }
-        let first = key.bucket();
-        let places = [first, first ^ 1].map(|bucket| &self.buckets[bucket]);
-        let free = places
-            .into_iter()
-            .flat_map(|bucket| (0..WAYS).map(move |way| (bucket, way)))
-            .min_by_key(
-                |(bucket, way)| match bucket.keys[*way].load(Ordering::Relaxed) {
-                    0 => 0,
-                    _ => 1 + u64::from(seen_of(bucket.values[*way].load(Ordering::Relaxed))),
-                },
-            );
-        let Some((bucket, way)) = free else { return };
+        let (bucket, way) = self.place(key, slot);
         if bucket.keys[way].swap(0, Ordering::AcqRel) != 0 {
             let old = slot_of(bucket.values[way].load(Ordering::Relaxed));
             self.counts[usize::from(old)].fetch_sub(1, Ordering::Relaxed);
@@ -166,6 +159,28 @@ impl Table {
         bucket.values[way].store(value_of(slot, now), Ordering::Relaxed);
         bucket.keys[way].store(key.0, Ordering::Release);
         self.counts[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A free place for `key`, or the one that makes room: the oldest entry of the port that has most
+    /// of the pair of buckets, so that a port that floods addresses pushes out its own.
+    fn place(&self, key: Key, slot: u16) -> (&Bucket, usize) {
+        let first = key.bucket();
+        let place = |i: usize| (&self.buckets[first ^ (i / WAYS)], i % WAYS);
+        let mut entries = [(0, 0); 2 * WAYS];
+        for (i, entry) in entries.iter_mut().enumerate() {
+            let (bucket, way) = place(i);
+            if bucket.keys[way].load(Ordering::Relaxed) == 0 {
+                return (bucket, way);
+            }
+            let value = bucket.values[way].load(Ordering::Relaxed);
+            *entry = (slot_of(value), seen_of(value));
+        }
+        let share = |of: u16| {
+            let others = entries.iter().filter(|(other, _)| *other == of).count();
+            others + usize::from(of == slot)
+        };
+        let youth = |&i: &usize| (std::cmp::Reverse(share(entries[i].0)), entries[i].1);
+        place((0..entries.len()).min_by_key(youth).unwrap_or(0))
     }
 
     fn admits(&self, slot: u16) -> bool {
@@ -216,89 +231,4 @@ fn seen_of(value: u64) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_found_behind_the_port_it_was_last_seen_at() {
-        let table = Table::new(PORT_LIMIT);
-        let key = Key::new(0x0a00_0000_0002, 0);
-        assert_eq!(table.find(key), None);
-        table.learn(key, 3, 1);
-        assert_eq!(table.find(key), Some(3));
-        assert_eq!(
-            table.find(Key::new(0x0a00_0000_0002, 10)),
-            None,
-            "another VLAN"
-        );
-        table.learn(key, 4, 2);
-        assert_eq!(table.find(key), Some(4));
-        assert_eq!((table.count(3), table.count(4)), (0, 1));
-    }
-
-    #[test]
-    fn addresses_age_and_leave_with_their_port() {
-        let table = Table::new(PORT_LIMIT);
-        for mac in 0..10 {
-            table.learn(Key::new(mac, 0), u16::from(mac % 2 == 1), 5);
-        }
-        table.learn(Key::new(0, 0), 0, 200);
-        table.age(5 + AGEING_SECONDS);
-        assert_eq!(table.count(0), 5);
-        table.age(6 + AGEING_SECONDS);
-        assert_eq!((table.count(0), table.count(1)), (1, 0));
-        table.forget_port(0);
-        assert_eq!((table.find(Key::new(0, 0)), table.count(0)), (None, 0));
-    }
-
-    #[test]
-    fn one_port_cannot_take_more_than_its_limit() {
-        let table = Table::new(100);
-        for mac in 0..1000 {
-            table.learn(Key::new(mac, 0), 0, 1);
-        }
-        table.learn(Key::new(5000, 0), 1, 1);
-        assert_eq!((table.count(0), table.count(1)), (100, 1));
-        assert_eq!(table.find(Key::new(5000, 0)), Some(1));
-    }
-
-    #[test]
-    fn a_hundred_thousand_addresses_are_remembered() {
-        let table = Table::new(PORT_LIMIT);
-        let mac = |i: u64| 0x0200_0000_0000 | i.wrapping_mul(0x1_0001);
-        for i in 0..100_000 {
-            table.learn(Key::new(mac(i), 0), 7, 1);
-        }
-        let found = (0..100_000)
-            .filter(|&i| table.find(Key::new(mac(i), 0)) == Some(7))
-            .count();
-        assert!(found > 99_500, "{found}");
-        assert_eq!(table.count(7) as usize, found);
-    }
-
-    #[test]
-    fn readers_never_meet_a_port_that_no_entry_had() {
-        let table = Table::new(PORT_LIMIT);
-        std::thread::scope(|scope| {
-            for thread in 0..2u16 {
-                let table = &table;
-                scope.spawn(move || {
-                    for i in 0..50_000u64 {
-                        let mac = i % 97;
-                        table.learn(Key::new(mac, 0), 10 + thread, 1);
-                        if let Some(slot) = table.find(Key::new(mac, 0)) {
-                            assert!((10..12).contains(&slot), "{slot}");
-                        }
-                        if i % 1000 == 0 {
-                            table.forget_port(10 + thread);
-                        }
-                    }
-                });
-            }
-        });
-        let left = (0..97)
-            .filter(|&mac| table.find(Key::new(mac, 0)).is_some())
-            .count();
-        assert_eq!(left as u32, table.count(10) + table.count(11));
-    }
-}
+mod tests;
