@@ -14,16 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// What a command did in the guest.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// Exit status of the shell.
-    pub status: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
+use crate::endpoint::{Job, Output};
 
 /// A connection to a guest's agent.
 #[derive(Debug)]
@@ -37,14 +28,6 @@ pub(crate) struct Agent {
 
 /// Who waits for which request; `None` when the guest is gone.
 type Waiting = Option<HashMap<u64, Sender<Output>>>;
-
-/// A command that runs in the guest.
-#[derive(Debug)]
-pub struct Job {
-    guest: String,
-    line: String,
-    receiver: Receiver<Output>,
-}
 
 impl Agent {
     pub(crate) fn new(name: &str, stream: UnixStream) -> Result<Self> {
@@ -88,45 +71,8 @@ impl Agent {
         };
         writeln!(self.stream, "{} {line}", self.next)
             .with_context(|| format!("guest {}: cannot send {line:?}", self.name))?;
-        Ok(Job {
-            guest: self.name.clone(),
-            line: line.to_owned(),
-            receiver,
-        })
-    }
-}
-
-impl Job {
-    /// Waits for the command's end.
-    pub fn wait(self, limit: Duration) -> Result<Output> {
-        match self.receiver.recv_timeout(limit) {
-            Ok(output) => Ok(output),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!(
-                    "guest {}: no end within {limit:?}: {}",
-                    self.guest,
-                    self.line
-                )
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!("guest {} ended during: {}", self.guest, self.line)
-            }
-        }
-    }
-
-    /// Waits for the command's end and wants status 0; what it printed.
-    pub fn success(self, limit: Duration) -> Result<String> {
-        let (guest, line) = (self.guest.clone(), self.line.clone());
-        let output = self.wait(limit)?;
-        if output.status != 0 {
-            bail!(
-                "guest {guest}: status {} from: {line}\n{}{}",
-                output.status,
-                output.stdout,
-                output.stderr
-            );
-        }
-        Ok(output.stdout)
+        let place = format!("guest {}", self.name);
+        Ok(Job::new(&place, line, receiver))
     }
 }
 

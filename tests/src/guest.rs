@@ -13,10 +13,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
 
-pub use crate::agent::{Job, Output};
+pub use crate::endpoint::{Job, Output};
 use crate::{
     Lab, Netns,
     agent::Agent,
+    endpoint::Endpoint,
     process::{Process, command, first_readable},
     qemu::{self, Accel},
 };
@@ -166,6 +167,7 @@ pub struct Builder<'a> {
     netns: Option<&'a Netns>,
     variant: &'static str,
     boot_limit: Duration,
+    reboots: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -181,6 +183,7 @@ impl<'a> Builder<'a> {
             netns: None,
             variant: "cloud",
             boot_limit: BOOT,
+            reboots: false,
         }
     }
 
@@ -218,6 +221,12 @@ impl<'a> Builder<'a> {
     /// Boots another variant of `guest/build`.
     pub fn variant(mut self, variant: &'static str) -> Self {
         self.variant = variant;
+        self
+    }
+
+    /// Lets the guest boot again; else QEMU ends when it tries, so that a crash is noticed at once.
+    pub fn reboots(mut self) -> Self {
+        self.reboots = true;
         self
     }
 
@@ -309,7 +318,10 @@ impl<'a> Builder<'a> {
             "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr{}",
             self.append
         );
-        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"])
+        if !self.reboots {
+            qemu.arg("-no-reboot");
+        }
+        qemu.args(["-nodefaults", "-no-user-config"])
             .args(["-display", "none"])
             .args(["-M", "q35,memory-backend=mem", "-cpu", cpu])
             .args(["-accel", &accel.to_string()])
@@ -405,6 +417,14 @@ impl Guest {
         self.lock().start(line)
     }
 
+    /// Boots again, as after `reboot`, and waits for it. The guest must be allowed to: [`Builder::reboots`].
+    pub fn reboot(&self) -> Result<()> {
+        // The command's end is never told.
+        let _never = self.start("reboot -f")?;
+        self.await_ready(BOOT)?;
+        Ok(())
+    }
+
     /// Gives an interface an address (`10.0.0.1/24`) and brings it up.
     pub fn configure(&self, interface: &str, address: &str) -> Result<()> {
         self.sh(&format!(
@@ -425,6 +445,16 @@ impl Guest {
             tail(&self.console, 15),
             tail(&self.messages, 5)
         )
+    }
+}
+
+impl Endpoint for Guest {
+    fn start(&self, line: &str) -> Result<Job> {
+        Self::start(self, line)
+    }
+
+    fn serve_iperf3(&self, port: u16) -> Result<()> {
+        self.sh(&format!("serve-iperf3 {port}")).map(drop)
     }
 }
 

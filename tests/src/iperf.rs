@@ -1,11 +1,11 @@
-//! iperf3 between guests.
+//! iperf3 between two ends.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::Guest;
+use crate::{Endpoint, guest::Job};
 
 /// What a run measured.
 #[derive(Debug, Clone, Copy)]
@@ -20,13 +20,14 @@ pub struct Measured {
     pub lost: u64,
 }
 
-/// A run to be made: `iperf3 -c` from one guest to another.
-#[derive(Debug, Clone)]
+/// A run to be made: `iperf3 -c` from one end to the other.
+#[derive(Clone)]
 pub struct Iperf<'a> {
-    client: &'a Guest,
-    server: &'a Guest,
+    client: &'a dyn Endpoint,
+    server: &'a dyn Endpoint,
     address: String,
     seconds: u32,
+    bytes: Option<u64>,
     options: String,
     port: u16,
     processor: Option<u16>,
@@ -34,12 +35,13 @@ pub struct Iperf<'a> {
 
 impl<'a> Iperf<'a> {
     /// TCP from `client` to `server`, which has the address `address`, for two seconds.
-    pub fn new(client: &'a Guest, server: &'a Guest, address: &str) -> Self {
+    pub fn new(client: &'a dyn Endpoint, server: &'a dyn Endpoint, address: &str) -> Self {
         Self {
             client,
             server,
             address: address.into(),
             seconds: 2,
+            bytes: None,
             options: String::new(),
             port: 5201,
             processor: None,
@@ -49,6 +51,12 @@ impl<'a> Iperf<'a> {
     /// How long data flows.
     pub fn seconds(mut self, seconds: u32) -> Self {
         self.seconds = seconds;
+        self
+    }
+
+    /// Until so many bytes are sent instead.
+    pub fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = Some(bytes);
         self
     }
 
@@ -80,7 +88,7 @@ impl<'a> Iperf<'a> {
         self
     }
 
-    /// Runs the client on this processor of its guest only.
+    /// Runs the client on this processor only.
     pub fn processor(mut self, index: u16) -> Self {
         self.processor = Some(index);
         self
@@ -88,14 +96,18 @@ impl<'a> Iperf<'a> {
 
     /// Makes sure of the server, then starts the client.
     pub fn start(&self) -> Result<Running> {
-        self.server.sh(&format!("serve-iperf3 {}", self.port))?;
+        self.server.serve_iperf3(self.port)?;
         let on = match self.processor {
             Some(index) => format!("taskset -c {index} "),
             None => String::new(),
         };
+        let amount = match self.bytes {
+            Some(bytes) => format!("-n {bytes}"),
+            None => format!("-t {}", self.seconds),
+        };
         let line = format!(
-            "{on}iperf3 -c {} -p {} -t {} -J{}",
-            self.address, self.port, self.seconds, self.options
+            "{on}iperf3 -c {} -p {} {amount} -J{}",
+            self.address, self.port, self.options
         );
         Ok(Running {
             job: self.client.start(&line)?,
@@ -112,7 +124,7 @@ impl<'a> Iperf<'a> {
 /// A client that runs.
 #[derive(Debug)]
 pub struct Running {
-    job: crate::guest::Job,
+    job: Job,
     limit: Duration,
 }
 
@@ -121,7 +133,8 @@ impl Running {
     pub fn finish(self) -> Result<Measured> {
         // On failure iperf3 says why in its JSON.
         let output = self.job.wait(self.limit)?;
-        parse(&output.stdout).with_context(|| output.stderr)
+        parse(&output.stdout)
+            .with_context(|| output.stderr.lines().next().unwrap_or_default().to_owned())
     }
 }
 

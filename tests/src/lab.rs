@@ -15,6 +15,7 @@ use crate::{Guest, Nic, guest::Builder, switch::SwitchBuilder};
 /// One test's surroundings. Only one lab exists on a machine's checkout at a time: emulated guests need the whole machine.
 #[derive(Debug)]
 pub struct Lab {
+    name: String,
     sockets: PathBuf,
     logs: PathBuf,
     _turn: File,
@@ -39,10 +40,16 @@ impl Lab {
         fs::create_dir_all(&sockets)
             .with_context(|| format!("cannot make {}", sockets.display()))?;
         Ok(Self {
+            name: name.to_owned(),
             sockets,
             logs,
             _turn: turn,
         })
+    }
+
+    /// The test's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A path for a socket or a scratch file.

@@ -8,20 +8,26 @@
 #![warn(missing_docs)]
 
 mod agent;
+pub mod audit;
+mod endpoint;
 pub mod guest;
 pub mod iperf;
 pub mod lab;
 mod lines;
+mod needs;
 mod netns;
 pub mod pair;
 pub mod pcap;
 mod process;
 pub mod qemu;
+pub mod stream;
 pub mod switch;
 pub mod testpmd;
 
+pub use endpoint::Endpoint;
 pub use guest::{Guest, Nic};
 pub use lab::Lab;
+pub use needs::Need;
 pub use netns::Netns;
 pub use pair::Pair;
 pub use process::Process;

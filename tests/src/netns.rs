@@ -2,13 +2,23 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{Process, command, output, readable};
+use crate::{
+    Endpoint,
+    guest::{Job, Output},
+    lines::Lines,
+    process::{Process, command, output, readable},
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// An anonymous network namespace with its loopback up. Devices made in it vanish with it.
 ///
@@ -18,6 +28,7 @@ use crate::process::{Process, command, output, readable};
 pub struct Netns {
     holder: Process,
     user: bool,
+    servers: Mutex<Vec<(u16, Process)>>,
 }
 
 impl Netns {
@@ -42,7 +53,7 @@ impl Netns {
         let mut holder = Process::spawn("network namespace", &mut unshare)?;
         let pipe = holder.child().stdout.take().context("no pipe")?;
         let mut line = String::new();
-        if readable(&pipe, Duration::from_secs(10))? {
+        if readable(&pipe, LIMIT)? {
             BufReader::new(pipe).read_line(&mut line)?;
         }
         if line.trim() != "made" {
@@ -51,7 +62,11 @@ impl Netns {
                  (sysctl kernel.unprivileged_userns_clone=1)"
             );
         }
-        Ok(Self { holder, user })
+        Ok(Self {
+            holder,
+            user,
+            servers: Mutex::default(),
+        })
     }
 
     /// The beginning of a command line that runs what follows inside.
@@ -81,6 +96,46 @@ impl Netns {
     }
 }
 
+impl Endpoint for Netns {
+    fn start(&self, line: &str) -> Result<Job> {
+        let mut shell = command("sh", Some(self));
+        shell.args(["-c", line]).stdin(Stdio::null());
+        let (sender, receiver) = mpsc::channel();
+        // In a thread of its own, which the kernel takes down with its child.
+        thread::spawn(move || {
+            let Ok(output) = shell.output() else { return };
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let _ = sender.send(Output {
+                status: output.status.code().unwrap_or(-1),
+                stdout: text(&output.stdout),
+                stderr: text(&output.stderr),
+            });
+        });
+        Ok(Job::new("the host", line, receiver))
+    }
+
+    fn serve_iperf3(&self, port: u16) -> Result<()> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.iter().any(|(other, _)| *other == port) {
+            return Ok(());
+        }
+        let mut iperf3 = command("iperf3", Some(self));
+        iperf3
+            .args(["-s", "--forceflush", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut server = Process::spawn("iperf3 server", &mut iperf3)?;
+        let stdout = server.child().stdout.take().context("no pipe")?;
+        Lines::read("iperf3", stdout, Path::new("/dev/null"))?.await_line(
+            "that it listens",
+            LIMIT,
+            |line| line.contains("listening"),
+        )?;
+        servers.push((port, server));
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,10 +145,10 @@ mod tests {
         let netns = Netns::new().unwrap();
         netns.tap("rw-test0", 2, "10.9.8.7/24").unwrap();
         assert!(netns.sh("ip -o address").unwrap().contains("10.9.8.7/24"));
-        assert!(!std::path::Path::new("/sys/class/net/rw-test0").exists());
+        assert!(!Path::new("/sys/class/net/rw-test0").exists());
         assert!(netns.sh("exit 3").is_err());
         let holder = format!("/proc/{}", netns.holder.id());
         drop(netns);
-        assert!(!std::path::Path::new(&holder).exists());
+        assert!(!Path::new(&holder).exists());
     }
 }

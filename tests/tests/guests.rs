@@ -1,0 +1,204 @@
+//! Two Linux guests at one switch. Each test boots once and then asks many things of the same pair.
+
+use anyhow::{Result, ensure};
+use ringway_tests::{
+    Lab, Need, Pair,
+    audit::audit,
+    iperf::Iperf,
+    pair::{A, B},
+    stream::{BLOCK, Stream},
+};
+
+#[test]
+fn one_queue_pair() -> Result<()> {
+    let Some(lab) = Lab::with("guests-1", &[Need::Guests])? else {
+        return Ok(());
+    };
+    let mut pair = Pair::new(&lab, 1)?;
+    serves(&lab, &mut pair, 1)?;
+    small_and_large_datagrams(&lab, &pair)?;
+    jumbo_frames(&lab, &pair)?;
+    report(&lab, &mut pair)
+}
+
+#[test]
+fn two_queue_pairs_and_a_gigabyte() -> Result<()> {
+    let Some(lab) = Lab::with("guests-2", &[Need::Guests])? else {
+        return Ok(());
+    };
+    let mut pair = Pair::new(&lab, 2)?;
+    serves(&lab, &mut pair, 2)?;
+
+    let before = pair.statistics()?.copied_bytes;
+    let gigabyte = Stream {
+        blocks: 1 << 30 >> 20,
+        key: 1,
+    };
+    let arrived = gigabyte.send(&pair.a, &pair.b, B)?;
+    lab.report(&format!("TCP stream a to b: {arrived}"));
+    let copied = pair.statistics()?.copied_bytes - before;
+    ensure!(
+        copied >= arrived.bytes && copied < arrived.bytes + arrived.bytes / 10,
+        "{copied} bytes were copied for a stream of {}",
+        arrived.bytes
+    );
+    report(&lab, &mut pair)
+}
+
+#[test]
+fn eight_queue_pairs() -> Result<()> {
+    let Some(lab) = Lab::with("guests-8", &[Need::Guests])? else {
+        return Ok(());
+    };
+    let mut pair = Pair::new(&lab, 8)?;
+    serves(&lab, &mut pair, 8)?;
+    report(&lab, &mut pair)
+}
+
+/// What every number of queue pairs must do.
+fn serves(lab: &Lab, pair: &mut Pair, queues: u16) -> Result<()> {
+    for guest in [&pair.a, &pair.b] {
+        let channels = guest.sh("ethtool -l eth0")?;
+        let combined = channels.matches(&format!("Combined:\t{queues}\n")).count();
+        ensure!(
+            combined == 2,
+            "not {queues} of {queues} pairs in use: {channels}"
+        );
+    }
+    pair.ping(200, "")?;
+    pair.ping(20, "-s 1472 -M do")?;
+    for (direction, run) in [
+        ("a to b", Iperf::new(&pair.a, &pair.b, B)),
+        ("b to a", Iperf::new(&pair.a, &pair.b, B).reverse()),
+    ] {
+        let streams = queues.min(4);
+        let measured = run.streams(streams).run()?;
+        ensure!(measured.megabits > 1.0, "TCP {direction}: {measured:?}");
+        lab.report(&format!(
+            "TCP {direction}, {streams} streams: {:.0} Mbit/s",
+            measured.megabits
+        ));
+    }
+    every_queue_pair_carries(lab, pair, queues)
+}
+
+/// Connections from every processor of both guests until every queue pair has carried frames both ways: by our counters and by
+/// interrupts of the guest's.
+fn every_queue_pair_carries(lab: &Lab, pair: &mut Pair, queues: u16) -> Result<()> {
+    const ROUNDS: u32 = 8;
+    for round in 1..=ROUNDS {
+        for (client, server, address) in [(&pair.a, &pair.b, B), (&pair.b, &pair.a, A)] {
+            for processor in 0..queues {
+                // The guest sends on the queue of the processor; where the frames arrive depends on the connections.
+                Iperf::new(client, server, address)
+                    .processor(processor)
+                    .streams(8)
+                    .bytes(BLOCK)
+                    .run()?;
+            }
+        }
+        let idle = idle_queues(pair, queues)?;
+        if idle.is_empty() {
+            lab.report(&format!(
+                "all {queues} queue pairs of both guests carry both ways, by counters and interrupts (round {round})"
+            ));
+            return Ok(());
+        }
+        ensure!(round < ROUNDS, "after {ROUNDS} rounds: {}", idle.join(", "));
+    }
+    Ok(())
+}
+
+/// What has not happened yet.
+fn idle_queues(pair: &mut Pair, queues: u16) -> Result<Vec<String>> {
+    let statistics = pair.statistics()?;
+    let mut idle = Vec::new();
+    for guest in [&pair.a, &pair.b] {
+        let name = guest.name();
+        let port = statistics.port(name)?;
+        ensure!(port.queues.len() == usize::from(queues), "{port:?}");
+        let interrupts = guest.interrupts(queues)?;
+        for (index, (counted, [input, output])) in port.queues.iter().zip(interrupts).enumerate() {
+            let observed = [
+                ("frames from the guest", counted.rx_frames),
+                ("frames to the guest", counted.tx_frames),
+                ("kicks", counted.kicks),
+                ("calls", counted.calls),
+                ("receive interrupts", input),
+                ("transmit interrupts", output),
+            ];
+            idle.extend(
+                observed
+                    .iter()
+                    .filter(|(_, count)| *count == 0)
+                    .map(|(what, _)| format!("no {what} on queue pair {index} of {name}")),
+            );
+        }
+    }
+    Ok(idle)
+}
+
+fn small_and_large_datagrams(lab: &Lab, pair: &Pair) -> Result<()> {
+    for (length, megabits) in [(64, 2), (1472, 40)] {
+        for reverse in [false, true] {
+            let run = Iperf::new(&pair.a, &pair.b, B).udp(length, megabits);
+            let run = if reverse { run.reverse() } else { run };
+            let measured = run.run()?;
+            let direction = if reverse { "b to a" } else { "a to b" };
+            lab.report(&format!(
+                "UDP {length} B {direction}: {:.1} Mbit/s, {} of {} lost",
+                measured.megabits, measured.lost, measured.sent
+            ));
+            // A slow guest may lose some at its socket; the audit sees to it that the switch delivered all.
+            ensure!(
+                measured.sent > 1000 && measured.lost * 4 < measured.sent,
+                "{measured:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn jumbo_frames(lab: &Lab, pair: &Pair) -> Result<()> {
+    for guest in [&pair.a, &pair.b] {
+        guest.sh("ip link set eth0 mtu 9000")?;
+    }
+    pair.ping(50, "-s 8972 -M do")?;
+    // Without segmentation offload every frame has the MTU's size.
+    for guest in [&pair.a, &pair.b] {
+        guest.sh("ethtool -K eth0 tso off gso off")?;
+    }
+    let measured = Iperf::new(&pair.a, &pair.b, B).run()?;
+    lab.report(&format!(
+        "TCP a to b, MTU 9000, no TSO: {:.0} Mbit/s",
+        measured.megabits
+    ));
+    ensure!(measured.megabits > 1.0, "{measured:?}");
+    let stream = Stream { blocks: 32, key: 2 };
+    let arrived = stream.send(&pair.b, &pair.a, A)?;
+    ensure!(arrived.bytes == 32 * BLOCK);
+    lab.report(&format!("TCP stream b to a, MTU 9000, no TSO: {arrived}"));
+    Ok(())
+}
+
+/// The counters of both guests and of the switch agree, to the byte.
+fn report(lab: &Lab, pair: &mut Pair) -> Result<()> {
+    let statistics = audit(&mut pair.switch, &[&pair.a, &pair.b])?;
+    let ports = &statistics.ports;
+    let sent: u64 = ports.iter().map(|port| port.sum().rx_bytes).sum();
+    let copied = statistics.copied_bytes;
+    lab.report(&format!(
+        "guests and switch agree: {} frames attempted, {} delivered, {} dropped; {sent} bytes sent, {copied} copied",
+        statistics.attempted, statistics.delivered, statistics.dropped
+    ));
+    // A guest that is slower than its peer may run out of buffers; nothing else may happen to a frame.
+    for port in ports {
+        ensure!(
+            port.drops.keys().all(|reason| reason == "no_buffers"),
+            "{port:?}"
+        );
+    }
+    let lossless = statistics.dropped == 0;
+    ensure!(copied == sent || !lossless && copied < sent);
+    Ok(())
+}
