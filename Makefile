@@ -1,0 +1,55 @@
+# What a person does with this checkout. `make` lists it.
+
+CARGO ?= cargo
+target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+release := $(target)/release/ringway
+cargo := $(CARGO) --locked
+
+# Where Debian keeps ip and sysctl, which an ordinary user's PATH lacks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help build guest demo test lint fuzz-smoke ci clean
+
+help: ## list these targets
+	@echo 'Ringway: a vhost-user switch for virtual machines'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## build target/release/ringway
+	@scripts/setup build
+	$(cargo) build --release -p ringway
+	@echo 'built $(release)'
+
+guest: ## build the kernel and initramfs of the test guests (no root needed)
+	@scripts/setup demo
+	@guest/build
+
+demo: build guest ## two virtual machines on one switch: ping, iperf3, counters; about a minute
+	@$(CARGO) build --locked -p ringway-tests --bin demo
+	@RINGWAY=$(release) $(target)/debug/demo
+
+# Cheap tests first. Whole-program tests run the release binary, one at a time: emulated guests need the whole machine.
+test: ## run every test, with the set-up it needs
+	@scripts/setup test
+	$(cargo) build --release -p ringway
+	@guest/build
+	$(cargo) test --workspace --exclude ringway-tests
+	$(cargo) test -p ringway-tests --lib --bins --test structure
+	RINGWAY=$(release) $(cargo) test -p ringway-tests --test '*' --no-fail-fast
+
+lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where installed
+	$(CARGO) fmt --all --check
+	$(cargo) clippy --workspace --all-targets -- -D warnings
+	@! command -v shellcheck >/dev/null || shellcheck scripts/setup .ci/run guest/build
+	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
+
+fuzz-smoke: ## run each fuzz target for a minute
+	@scripts/fuzz-smoke 60
+
+ci: ## what the continuous integration runs: lint, test, fuzz-smoke
+	@.ci/run
+
+clean: ## remove everything that was built, guests and downloads included
+	$(CARGO) clean
+	rm -rf target fuzz/target
