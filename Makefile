@@ -41,7 +41,7 @@ test: ## run every test, with the set-up it needs
 lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where installed
 	$(CARGO) fmt --all --check
 	$(cargo) clippy --workspace --all-targets -- -D warnings
-	@! command -v shellcheck >/dev/null || shellcheck scripts/setup .ci/run guest/build
+	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build
 	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
 
 fuzz-smoke: ## run each fuzz target for a minute
