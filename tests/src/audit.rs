@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Guest, Switch, switch::Statistics};
+use crate::{Endpoint, Guest, Switch, switch::Statistics};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -61,6 +61,29 @@ impl Guest {
     }
 }
 
+/// What arrived at an end with a wrong IP, TCP or UDP checksum. TCP would send it again, and nobody would notice.
+pub fn checksum_errors(end: &dyn Endpoint) -> Result<u64> {
+    let text = end.start("cat /proc/net/snmp")?.success(LIMIT)?;
+    let lines: Vec<&str> = text.lines().collect();
+    // A line of names, a line of numbers, for each protocol.
+    let mut errors = 0;
+    let mut columns = 0;
+    for pair in lines.chunks_exact(2) {
+        let [names, numbers] = [pair[0], pair[1]].map(str::split_whitespace);
+        for (name, number) in names.zip(numbers) {
+            if matches!(name, "InCsumErrors" | "InHdrErrors") {
+                errors += number.parse::<u64>()?;
+                columns += 1;
+            }
+        }
+    }
+    // Ip, Icmp, Tcp, Udp and UdpLite have one each.
+    if columns != 5 {
+        bail!("no counters of checksum errors: {text}");
+    }
+    Ok(errors)
+}
+
 /// Waits until guests and switch agree on every frame and byte, and the switch with itself; its statistics.
 ///
 /// `guests` stand at the vhost-user ports of their names with their `eth0`, since the switch started. Frames may still be under
@@ -81,6 +104,10 @@ fn compare(switch: &mut Switch, guests: &[&Guest]) -> Result<Statistics> {
     let statistics = switch.statistics()?;
     statistics.check()?;
     for (guest, counted) in guests.iter().zip(counted) {
+        let errors = checksum_errors(*guest)?;
+        if errors != 0 {
+            bail!("guest {} got {errors} wrong checksums", guest.name());
+        }
         let port = statistics.port(guest.name())?.sum();
         let ours = GuestCounters {
             rx_packets: port.tx_frames,
