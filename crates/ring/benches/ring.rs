@@ -32,13 +32,42 @@ struct Case {
 }
 
 fn main() {
-    let plain = RingFeatures::default();
-    let case = |name, features, writable, pieces, indirect| Case {
-        name,
-        features,
-        writable,
-        pieces,
-        indirect,
+    let cases: Vec<Case> = [false, true].into_iter().flat_map(cases).collect();
+    let ghz = ticks_per_ns();
+    println!("ring {SIZE}, bursts of {BURST}; {ghz:.2} ticks per ns");
+    println!(
+        "{:32} {:>18} {:>6} {:>8} {:>7} {:>18} {:>11}",
+        "device's part, per chain",
+        "one thread",
+        "take",
+        "complete",
+        "publish",
+        "two threads",
+        "chains"
+    );
+    for case in &cases {
+        let (alone, parts) = one_thread(case);
+        let [take, complete, publish] = parts.map(|part| part / ghz);
+        let (busy, rate) = two_threads(case);
+        let format = if case.features.packed {
+            "packed"
+        } else {
+            "split"
+        };
+        println!(
+            "{format:6} {:25} {alone:7.1} {:7.2} ns {take:6.2} {complete:8.2} {publish:7.2} {busy:7.1} {:7.2} ns {rate:7.1} M/s",
+            case.name,
+            alone / ghz,
+            busy / ghz
+        );
+    }
+}
+
+/// The same for each format, so that the lines compare.
+fn cases(packed: bool) -> [Case; 6] {
+    let plain = RingFeatures {
+        packed,
+        ..RingFeatures::default()
     };
     let event_idx = RingFeatures {
         event_idx: true,
@@ -52,30 +81,21 @@ fn main() {
         indirect: true,
         ..plain
     };
-    let cases = [
-        case("split read", plain, false, 1, false),
-        case("split read, event indices", event_idx, false, 1, false),
-        case("split read, in order", in_order, false, 1, false),
-        case("split write", plain, true, 1, false),
-        case("split read, 3 descriptors", plain, false, 3, false),
-        case("split read, indirect of 3", indirect, false, 3, true),
-    ];
-    let ghz = ticks_per_ns();
-    println!("ring {SIZE}, bursts of {BURST}; {ghz:.2} ticks per ns");
-    println!(
-        "{:32} {:>14} {:>14}",
-        "device's part, per chain", "one thread", "two threads"
-    );
-    for case in &cases {
-        let alone = one_thread(case);
-        let (busy, rate) = two_threads(case);
-        println!(
-            "{:32} {alone:6.1} {:5.2} ns {busy:6.1} {:5.2} ns {rate:6.1} M/s",
-            case.name,
-            alone / ghz,
-            busy / ghz
-        );
-    }
+    let case = |name, features, writable, pieces, indirect| Case {
+        name,
+        features,
+        writable,
+        pieces,
+        indirect,
+    };
+    [
+        case("read", plain, false, 1, false),
+        case("read, event indices", event_idx, false, 1, false),
+        case("read, in order", in_order, false, 1, false),
+        case("write", plain, true, 1, false),
+        case("read, 3 descriptors", plain, false, 3, false),
+        case("read, indirect of 3", indirect, false, 3, true),
+    ]
 }
 
 struct Setup {
@@ -102,25 +122,36 @@ fn setup(case: &Case) -> Setup {
     }
 }
 
-/// Takes, completes and publishes one burst; returns its chains.
+/// Takes, completes and publishes one burst, with a mark after each; returns its chains.
 #[inline(always)]
-fn turn(setup: &GuestMemory, device: &mut DeviceRing, writable: bool) -> usize {
+fn turn(
+    memory: &GuestMemory,
+    device: &mut DeviceRing,
+    writable: bool,
+    mut mark: impl FnMut(),
+) -> usize {
     if writable {
         let mut batch = WriteBatch::new();
-        let taken = device.take_writable(setup, &mut batch, BURST).unwrap();
+        let taken = device.take_writable(memory, &mut batch, BURST).unwrap();
         for chain in &mut batch.chains {
             chain.written = 64;
         }
         black_box(&batch.segments);
+        mark();
         device.complete(&batch.chains);
+        mark();
         black_box(device.publish());
+        mark();
         taken
     } else {
         let mut batch = ReadBatch::new();
-        let taken = device.take_readable(setup, &mut batch, BURST).unwrap();
+        let taken = device.take_readable(memory, &mut batch, BURST).unwrap();
         black_box(&batch.segments);
+        mark();
         device.complete(&batch.chains);
+        mark();
         black_box(device.publish());
+        mark();
         taken
     }
 }
@@ -148,25 +179,44 @@ fn refill(driver: &mut DriverRing, case: &Case, max: usize, next: &mut u64) -> u
     added
 }
 
-/// Ticks per chain of the device's part, the best of some rounds.
-fn one_thread(case: &Case) -> f64 {
+/// Ticks per chain of the device's part, the best of some rounds: as a whole, and of take, complete and publish apart. The parts are
+/// more than the whole, because nothing of one overlaps with the next.
+fn one_thread(case: &Case) -> (f64, [f64; 3]) {
     let mut setup = setup(case);
     let mut next = 0;
     let mut best = f64::INFINITY;
+    let mut best_parts = [f64::INFINITY; 3];
     let overhead = timer_overhead();
-    for _ in 0..200 {
-        let (mut ticks, mut chains) = (0, 0);
-        for _ in 0..500 {
+    for round in 0..400 {
+        let (mut ticks, mut parts, mut chains) = (0, [0; 3], 0);
+        for _ in 0..300 {
             while setup.driver.pop_used().unwrap().is_some() {}
             refill(&mut setup.driver, case, BURST, &mut next);
             setup.driver.publish();
-            let start = now();
-            chains += turn(&setup.memory, &mut setup.device, case.writable);
-            ticks += now().saturating_sub(start).saturating_sub(overhead);
+            let mut start = now();
+            if round % 2 == 0 {
+                chains += turn(&setup.memory, &mut setup.device, case.writable, || ());
+                ticks += now().saturating_sub(start).saturating_sub(overhead);
+            } else {
+                let mut sums = parts.iter_mut();
+                chains += turn(&setup.memory, &mut setup.device, case.writable, || {
+                    let end = now();
+                    if let Some(sum) = sums.next() {
+                        *sum += end.saturating_sub(start).saturating_sub(overhead);
+                    }
+                    start = now();
+                });
+            }
         }
-        best = best.min(ticks as f64 / chains as f64);
+        if round % 2 == 0 {
+            best = best.min(ticks as f64 / chains as f64);
+        } else {
+            for (best, part) in best_parts.iter_mut().zip(parts) {
+                *best = best.min(part as f64 / chains as f64);
+            }
+        }
     }
-    best
+    (best, best_parts)
 }
 
 /// Ticks per chain of the turns that found some, and millions of chains per second, the best of some windows.
@@ -196,7 +246,7 @@ fn two_threads(case: &Case) -> (f64, f64) {
         let (mut ticks, mut chains) = (0, 0);
         for _ in 0..20_000 {
             let start = now();
-            let taken = turn(&memory, &mut device, case.writable);
+            let taken = turn(&memory, &mut device, case.writable, || ());
             if taken > 0 {
                 ticks += now().saturating_sub(start);
                 chains += taken;

@@ -137,15 +137,15 @@ impl PackedRing {
         };
         let size = self.areas.size();
         let (old, count) = (self.published, self.staged_slots);
-        let mut place = old.forward(first.slots, size);
-        for staged in others {
-            let word = staged.second_word(place);
-            self.areas.set_second_word(place.index, word);
-            place = place.forward(staged.slots, size);
+        let second = old.forward(first.slots, size);
+        if usize::from(count) == self.staged.len() {
+            self.write_side_by_side(second, others);
+        } else {
+            self.write_apart(second, others);
         }
         let word = first.second_word(old);
         self.areas.publish_second_word(old.index, word);
-        self.published = place;
+        self.published = old.forward(count, size);
         self.staged.clear();
         self.staged_slots = 0;
         // The driver stores what it wants and then looks at the descriptor; we do the reverse (virtio 1.2, 2.8.10).
@@ -156,6 +156,33 @@ impl PackedRing {
             return true;
         }
         event.wants(old, count, size)
+    }
+
+    /// Writes used descriptors for chains of one descriptor each, the first at `place`.
+    #[inline(always)]
+    fn write_side_by_side(&self, place: Place, staged: &[Staged]) {
+        let size = self.areas.size();
+        let in_lap = staged.len().min(usize::from(size - place.index));
+        let (lap, next_lap) = staged.split_at(in_lap);
+        let start = Place {
+            index: 0,
+            wrap: !place.wrap,
+        };
+        for (place, run) in [(place, lap), (start, next_lap)] {
+            for (index, staged) in (place.index..).zip(run) {
+                self.areas.set_second_word(index, staged.second_word(place));
+            }
+        }
+    }
+
+    /// As [`write_side_by_side`](Self::write_side_by_side), for chains of any length.
+    #[inline(always)]
+    fn write_apart(&self, mut place: Place, staged: &[Staged]) {
+        for staged in staged {
+            let word = staged.second_word(place);
+            self.areas.set_second_word(place.index, word);
+            place = place.forward(staged.slots, self.areas.size());
+        }
     }
 
     pub(crate) fn discard_staged(&mut self) {

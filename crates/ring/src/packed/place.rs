@@ -31,6 +31,7 @@ impl Place {
         if index < size {
             Self { index, ..self }
         } else {
+            std::hint::cold_path();
             Self {
                 index: index - size,
                 wrap: !self.wrap,
