@@ -120,7 +120,7 @@ impl Port for Link {
         while rest != 0 {
             let hold = portion(burst, rest);
             rest &= !hold;
-            self.send_portion(ring, burst, hold, &mut sent);
+            rest |= self.send_portion(ring, burst, hold, &mut sent);
             if sent.fault.is_some() {
                 break;
             }
@@ -250,8 +250,9 @@ impl Link {
         header.validate(frame_len, self.asks).is_ok()
     }
 
-    /// One hold of the destination's lock: take buffers, copy, publish once.
-    fn send_portion(&self, queue: &Queue, burst: &Burst<'_>, picks: u64, sent: &mut Sent) {
+    /// One hold of the destination's lock: take buffers, copy, publish once. Returns the picks that
+    /// wait for the next hold, because they need more chains than the batch has room for.
+    fn send_portion(&self, queue: &Queue, burst: &Burst<'_>, picks: u64, sent: &mut Sent) -> u64 {
         let mut ring = queue.lock();
         let mut out = WriteBatch::new();
         let wanted = picks.count_ones() as usize;
@@ -260,11 +261,12 @@ impl Link {
             drop(ring);
             sent.reason = Some(DropReason::Fault);
             sent.fault = Some(self.fail(queue, fault));
-            return;
+            return 0;
         }
         let mut used = 0;
         let mut delivered = 0u64;
         let mut bytes = 0u64;
+        let mut later = 0;
         for i in bits(picks) {
             let frame = burst.frames[i];
             let head_end = vnet_hdr::LEN + usize::from(frame.head_len);
@@ -286,7 +288,12 @@ impl Link {
                 }
                 _ => match self.scatter(&mut ring, &mut out, used, burst, i) {
                     Ok(chains) => used += chains,
-                    Err(reason) => {
+                    Err(NoRoom::Batch) if used > 0 => {
+                        later = picks >> i << i;
+                        break;
+                    }
+                    Err(no_room) => {
+                        let reason = no_room.reason();
                         sent.reason = Some(reason);
                         continue;
                     }
@@ -304,10 +311,10 @@ impl Link {
             if self.memory.is_poisoned() {
                 sent.fault = Some(self.lost(queue));
             }
-            return;
+            return 0;
         }
         if used == 0 {
-            return;
+            return later;
         }
         let call = ring.publish();
         let counters = &self.counters.queues[queue.index / 2].sent;
@@ -319,6 +326,7 @@ impl Link {
             drop(ring);
             queue.call();
         }
+        later
     }
 
     /// Writes frame `i` into as many chains as it needs, from `out.chains[used]` on; more are taken
@@ -331,16 +339,20 @@ impl Link {
         used: usize,
         burst: &Burst<'_>,
         i: usize,
-    ) -> Result<usize, DropReason> {
+    ) -> Result<usize, NoRoom> {
         let need = self.header_len + burst.frames[i].len as usize;
         let mut room = 0;
         let mut chains = 0;
         while room < need {
             if chains == 1 && !self.mergeable {
-                return Err(DropReason::BufferTooSmall);
+                return Err(NoRoom::Buffer);
             }
             if used + chains == out.chains.len() && !self.take_one(ring, out) {
-                return Err(DropReason::NoBuffers);
+                return Err(if ring.has_available() {
+                    NoRoom::Batch
+                } else {
+                    NoRoom::Ring
+                });
             }
             room += out.chains[used + chains].len as usize;
             chains += 1;
@@ -365,7 +377,7 @@ impl Link {
     /// One more chain at the end of the batch. A fault met here is met again, and reported, by the
     /// next hold.
     fn take_one<'m>(&'m self, ring: &mut DeviceRing, out: &mut WriteBatch<'m>) -> bool {
-        !out.chains.is_full() && matches!(ring.take_writable(&self.memory, out, 1), Ok(1))
+        matches!(ring.take_writable(&self.memory, out, 1), Ok(1))
     }
 
     fn fail(&self, queue: &Queue, fault: ringway_ring::RingFault) -> Fault {
@@ -379,6 +391,26 @@ impl Link {
     fn lost(&self, queue: &Queue) -> Fault {
         queue.fail();
         Fault::MemoryLost { ring: queue.index }
+    }
+}
+
+/// Why a frame cannot be written now.
+enum NoRoom {
+    /// The chain is too short and may not be continued in another.
+    Buffer,
+    /// The ring has no more chains.
+    Ring,
+    /// The batch takes no more chains, or no more pieces.
+    Batch,
+}
+
+impl NoRoom {
+    fn reason(&self) -> DropReason {
+        match self {
+            Self::Ring => DropReason::NoBuffers,
+            // Not even an empty batch takes as many chains of this size as the frame needs.
+            Self::Buffer | Self::Batch => DropReason::BufferTooSmall,
+        }
     }
 }
 
