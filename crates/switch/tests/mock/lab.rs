@@ -1,0 +1,163 @@
+//! A running switch with a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use ringway_api::control::Client;
+use ringway_api::port_spec::PortSpec;
+use ringway_api::stats::{PortStatistics, Statistics};
+use ringway_switch::{Config, Ender, Poll, Switch};
+
+use super::{Guest, Options, PATIENCE};
+
+/// A switch that runs until this is dropped.
+pub struct Lab {
+    folder: PathBuf,
+    ender: Ender,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+    client: std::cell::RefCell<Client>,
+}
+
+impl Lab {
+    /// One worker, ports as [`Lab::spec`] reads them.
+    pub fn start(ports: &[&str]) -> Self {
+        Self::with(1, Poll::Adaptive, ports)
+    }
+
+    pub fn with(workers: usize, poll: Poll, ports: &[&str]) -> Self {
+        let folder = new_folder();
+        let switch = Switch::embed(Config {
+            ports: ports
+                .iter()
+                .map(|text| spec(&folder, text).into())
+                .collect(),
+            workers,
+            poll,
+            control: Some(folder.join("control")),
+            ..Config::default()
+        });
+        let switch = switch.unwrap();
+        let ender = switch.ender();
+        let thread = std::thread::spawn(move || switch.run(&mut std::io::sink()));
+        let client = Client::connect(&folder.join("control"), PATIENCE).unwrap();
+        Self {
+            folder,
+            ender,
+            thread: Some(thread),
+            client: client.into(),
+        }
+    }
+
+    /// A file of this lab.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// `NAME[,key=value]...` is a vhost-user port that listens at `NAME`; what has an `=` or no
+    /// socket of its own is a specification as it stands, `DIR` being this lab's folder.
+    pub fn spec(&self, text: &str) -> PortSpec {
+        spec(&self.folder, text)
+    }
+
+    /// A connection to the control socket of one's own.
+    pub fn client(&self) -> Client {
+        Client::connect(&self.path("control"), PATIENCE).unwrap()
+    }
+
+    /// Asks over the lab's own connection.
+    pub fn ask<T>(&self, request: impl FnOnce(&mut Client) -> T) -> T {
+        request(&mut self.client.borrow_mut())
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        self.ask(|client| client.statistics(None)).unwrap()
+    }
+
+    /// Statistics of one port.
+    pub fn port(&self, name: &str) -> PortStatistics {
+        let found = self.statistics().ports.into_iter();
+        found.into_iter().find(|port| port.name == name).unwrap()
+    }
+
+    /// Statistics as soon as `done` says so.
+    pub fn until(&self, what: &str, done: impl Fn(&Statistics) -> bool) -> Statistics {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let statistics = self.statistics();
+            if done(&statistics) {
+                return statistics;
+            }
+            assert!(Instant::now() < deadline, "{what}: {statistics:#?}");
+        }
+    }
+
+    /// Statistics once so many deliveries were attempted; the three counters must agree.
+    pub fn settled(&self, attempted: u64) -> Statistics {
+        let statistics = self.until(&format!("{attempted} deliveries"), |statistics| {
+            statistics.attempted >= attempted
+        });
+        assert_eq!(statistics.attempted, attempted, "{statistics:#?}");
+        agree(&statistics);
+        statistics
+    }
+
+    /// A guest at the port of this name, its driver started.
+    pub fn guest(&self, name: &str, options: Options) -> Guest {
+        Guest::start(&self.path(name), options)
+    }
+
+    /// Two guests with default options at ports `a` and `b`.
+    pub fn pair(&self) -> (Guest, Guest) {
+        let [a, b] = ["a", "b"].map(|name| self.guest(name, Options::default()));
+        (a, b)
+    }
+}
+
+/// Rule 12: attempted = delivered + dropped, and the drops of the ports are those of the switch.
+pub fn agree(statistics: &Statistics) {
+    let Statistics {
+        attempted,
+        delivered,
+        dropped,
+        ..
+    } = *statistics;
+    assert_eq!(attempted, delivered + dropped, "{statistics:#?}");
+}
+
+fn spec(folder: &Path, text: &str) -> PortSpec {
+    let (name, rest) = text.split_at(text.find(',').unwrap_or(text.len()));
+    let kinds = ["vhost-user", "tap", "pcap", "sink", "generator"];
+    let text = if kinds.contains(&name) {
+        text.replace("DIR", &folder.display().to_string())
+    } else {
+        format!("vhost-user,path={}/{name}{rest}", folder.display())
+    };
+    text.parse().unwrap()
+}
+
+fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringway-mock-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.ender.end();
+        let ended = self.thread.take().map(JoinHandle::join);
+        let left: Vec<_> = std::fs::read_dir(&self.folder)
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        let _ = std::fs::remove_dir_all(&self.folder);
+        if !std::thread::panicking() {
+            assert!(matches!(ended, Some(Ok(Ok(())))), "{ended:?}");
+            let sockets = left.iter().filter(|path| path.extension().is_none());
+            assert_eq!(sockets.count(), 0, "left behind: {left:?}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! A switch in this process, and guests that are our own front-end and driver side.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "every file of tests uses a part of it"
+)]
+
+pub mod frames;
+mod guest;
+mod lab;
+mod nic;
+mod queue;
+mod traffic;
+
+pub use guest::{Guest, features};
+pub use lab::Lab;
+pub use nic::{Nic, Options, Received};
+pub use queue::Shape;
+pub use traffic::{Stream, Talk};
+
+use std::time::Duration;
+
+/// Longest wait for anything. What takes longer is lost.
+pub const PATIENCE: Duration = Duration::from_secs(10);
