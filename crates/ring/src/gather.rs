@@ -1,8 +1,8 @@
 //! The general way through a chain, for all that is not one plain descriptor: several descriptors, indirect tables, runs that span
 //! regions, and every lie. It is shared by both ring formats; only the walk through the ring itself differs.
 //!
-//! Nothing here trusts a count: the caller bounds the walk through the ring by its size, [`Gather::table`] the walk through a table by
-//! the table's length, and the batch bounds the pieces.
+//! Nothing here trusts a count: the caller bounds the walk through the ring by its size and the walk through a table by the table's
+//! length, and the batch bounds the pieces.
 
 use arrayvec::ArrayVec;
 use ringway_mem::{GuestMemory, LastHit};
@@ -38,6 +38,8 @@ pub(crate) struct Gather<'b, 'm, S> {
     /// Pieces of other chains before ours.
     before: usize,
     total: u64,
+    /// Descriptors without bytes, which leave no piece to count.
+    empty: usize,
     written: bool,
 }
 
@@ -53,6 +55,7 @@ impl<'b, 'm, S: Segment<'m>> Gather<'b, 'm, S> {
             before: segments.len(),
             segments,
             total: 0,
+            empty: 0,
             written: false,
         }
     }
@@ -74,7 +77,12 @@ impl<'b, 'm, S: Segment<'m>> Gather<'b, 'm, S> {
             return Err(RingFault::TotalTooLong { total: self.total }.into());
         }
         if len == 0 {
-            return Ok(());
+            self.empty += 1;
+            return if self.empty > MAX_SEGMENTS {
+                Err(RingFault::TooManySegments { max: MAX_SEGMENTS }.into())
+            } else {
+                Ok(())
+            };
         }
         match S::whole(self.memory, self.hit, address, len) {
             Some(slice) => self.push(slice),

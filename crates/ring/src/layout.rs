@@ -83,15 +83,15 @@ impl RingBase {
     }
 
     /// Decodes the number of SET_VRING_BASE. Split: the index. Packed: available index in bits 0-14 and its wrap counter in bit 15,
-    /// the same for used in bits 16-31. DPDK's front-end and back-end leave the upper half 0; then used is where available is.
+    /// the same for used in bits 16-31. DPDK's front-end and back-end leave the upper half 0; then used is where available is, as in any
+    /// ring that was stopped in peace.
     pub const fn from_vhost(number: u32, packed: bool) -> Self {
         let available = (number & 0xffff) as u16;
         if !packed {
             return Self::split(available);
         }
         let mut used = (number >> 16) as u16;
-        // Taken literally, used would be a whole lap or more behind, which no device can be.
-        if used == 0 && available & WRAP != 0 {
+        if used == 0 {
             used = available;
         }
         Self {
@@ -140,21 +140,28 @@ mod tests {
         };
         assert_eq!(base.wraps, Some(wraps));
         assert_eq!(base.to_vhost(), 0x0007_8003);
-        for number in [0x8000_8000, 0, 0x0005_0005, 0x8123_8123, 0x7fff_8000] {
+        for number in [
+            0x8000_8000,
+            0,
+            0x0005_0005,
+            0x8123_8123,
+            0x7fff_8000,
+            0x8000_0007,
+        ] {
             assert_eq!(RingBase::from_vhost(number, true).to_vhost(), number);
         }
     }
 
     #[test]
     fn vring_base_without_an_upper_half_means_used_is_available() {
-        assert_eq!(
-            RingBase::from_vhost(0x8000, true),
-            RingBase::packed(0, true)
-        );
-        assert_eq!(
-            RingBase::from_vhost(0x8123, true),
-            RingBase::packed(0x123, true)
-        );
-        assert_eq!(RingBase::from_vhost(0, true), RingBase::packed(0, false));
+        for (number, index, wrap) in [
+            (0x8000, 0, true),
+            (0x8123, 0x123, true),
+            (0x0123, 0x123, false),
+            (0, 0, false),
+        ] {
+            let base = RingBase::from_vhost(number, true);
+            assert_eq!(base, RingBase::packed(index, wrap));
+        }
     }
 }

@@ -106,6 +106,83 @@ pub fn poke_u16(memory: &GuestMemory, address: u64, value: u16) {
     poke(memory, address, &value.to_le_bytes());
 }
 
+/// A place in a ring of either format. Places are numbered and the numbers go round: after 2^16 indices or after two laps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    packed: bool,
+    size: u16,
+    number: u16,
+}
+
+impl Spot {
+    pub fn new(packed: bool, size: u16, number: u16) -> Self {
+        let start = Self {
+            packed,
+            size,
+            number: 0,
+        };
+        start.step(i32::from(number))
+    }
+
+    pub fn step(self, by: i32) -> Self {
+        let round = if self.packed {
+            2 * i32::from(self.size)
+        } else {
+            0x1_0000
+        };
+        let number = (i32::from(self.number) + by).rem_euclid(round) as u16;
+        Self { number, ..self }
+    }
+
+    pub fn base(self) -> RingBase {
+        if self.packed {
+            RingBase::packed(self.number % self.size, self.number < self.size)
+        } else {
+            RingBase::split(self.number)
+        }
+    }
+
+    /// As an event names the place.
+    pub fn event(self) -> u16 {
+        match self.base() {
+            RingBase {
+                available,
+                wraps: Some(wraps),
+                ..
+            } => available | u16::from(wraps.available) << 15,
+            base => base.available,
+        }
+    }
+}
+
+/// Places on and around those where something turns over, for a ring of `size`: indices of 16 bits, signed ones, laps.
+pub fn spots(packed: bool, size: u16) -> impl Iterator<Item = Spot> {
+    let numbers = if packed {
+        [0, size / 2, size - 1, size, 2 * size - 1]
+    } else {
+        [0, 0x7ffc, 0x8000, 0xfff4, 0xffff]
+    };
+    numbers
+        .into_iter()
+        .map(move |number| Spot::new(packed, size, number))
+}
+
+/// No features, in either format.
+pub const FORMATS: [RingFeatures; 2] = [
+    RingFeatures {
+        packed: false,
+        event_idx: false,
+        indirect: false,
+        in_order: false,
+    },
+    RingFeatures {
+        packed: true,
+        event_idx: false,
+        indirect: false,
+        in_order: false,
+    },
+];
+
 /// Every feature combination of a format.
 pub fn all_features(packed: bool) -> impl Iterator<Item = RingFeatures> {
     (0..8).map(move |bits| RingFeatures {
