@@ -71,7 +71,8 @@ impl Screen {
         match result {
             Ok((value, said)) => {
                 let mark = self.colour(32, if self.unicode { "✓" } else { "*" });
-                println!("  {mark} {name:NAME$} {seconds:5.1} s  {said}");
+                let line = format!("  {mark} {name:NAME$} {seconds:5.1} s  {said}");
+                println!("{}", line.trim_end());
                 Ok(value)
             }
             Err(error) => {
