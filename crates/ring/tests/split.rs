@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::{BUFFERS, Pair, options, peek, peek_u16, poke_u16};
 use ringway_mem::GuestMemory;
 use ringway_ring::{
-    AddError, DeviceRing, DriverFault, DriverOptions, DriverRing, MAX_BATCH, MAX_SEGMENTS,
-    ReadBatch, RingBase, RingError, RingFault, RingFeatures, RingLayout, WriteBatch,
+    DeviceRing, DriverFault, DriverRing, ReadBatch, RingBase, RingError, RingFault, RingFeatures,
+    RingLayout, WriteBatch,
 };
 
 const PLAIN: RingFeatures = RingFeatures {
@@ -46,27 +46,6 @@ fn sizes_other_than_powers_of_two_are_refused_virtio_2_7() {
         let options = options(size, PLAIN, RingBase::split(0));
         let ring = DriverRing::new(&memory, 0, options);
         assert!(matches!(ring, Err(RingError::Size { size: found }) if found == size));
-    }
-}
-
-#[test]
-fn the_largest_ring_works_virtio_2_7() {
-    let mut pair = Pair::new(DriverOptions {
-        table: 0,
-        ..options(32768, PLAIN, RingBase::split(0xfff0))
-    });
-    for _ in 0..3 {
-        for _ in 0..32768 {
-            pair.driver.add(&[(BUFFERS, 1)], &[], false).unwrap();
-        }
-        let refused = pair.driver.add(&[(BUFFERS, 1)], &[], false);
-        assert_eq!(refused, Err(AddError::Full { needed: 1, free: 0 }));
-        pair.driver.publish();
-        for _ in 0..512 {
-            assert_eq!(pair.serve(MAX_BATCH).0, MAX_BATCH);
-        }
-        assert_eq!(pair.serve(1).0, 0);
-        assert_eq!(pair.pop_all().len(), 32768);
     }
 }
 
@@ -130,46 +109,6 @@ fn parts_outside_memory_or_misaligned_are_refused_virtio_2_7() {
 }
 
 #[test]
-fn another_memory_is_refused() {
-    let mut pair = Pair::start(8, PLAIN);
-    pair.offer(1);
-    let other = GuestMemory::heap(&[(0, 0x1000)]);
-    let taken = pair.device.take_readable(&other, &mut ReadBatch::new(), 1);
-    assert_eq!(taken, Err(RingFault::ForeignMemory));
-    let taken = pair.device.take_writable(&other, &mut WriteBatch::new(), 1);
-    assert_eq!(taken, Err(RingFault::ForeignMemory));
-}
-
-#[test]
-fn a_ring_that_was_used_goes_on_at_its_used_index() {
-    let mut pair = Pair::start(8, PLAIN);
-    pair.offer(5);
-    pair.serve(3);
-    let layout = pair.driver.layout();
-    let device = DeviceRing::new(&pair.memory, &layout, PLAIN, RingBase::split(0)).unwrap();
-    assert_eq!(device.base(), RingBase::split(3));
-    pair.device = device;
-    assert_eq!(pair.serve(8).0, 2);
-    assert_eq!(pair.pop_all(), [0, 1, 2, 3, 4]);
-}
-
-#[test]
-fn base_is_what_was_published_virtio_2_7_6() {
-    let mut pair = Pair::new(options(8, PLAIN, RingBase::split(0xfffe)));
-    pair.offer(6);
-    let mut batch = ReadBatch::new();
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 6),
-        Ok(6)
-    );
-    assert_eq!(pair.device.base(), RingBase::split(0xfffe));
-    pair.device.complete(&batch.chains[..4]);
-    assert_eq!(pair.device.base(), RingBase::split(0xfffe));
-    pair.device.publish();
-    assert_eq!(pair.device.base(), RingBase::split(2));
-}
-
-#[test]
 fn written_lengths_are_in_the_used_elements_virtio_2_7_8() {
     for in_order in [false, true] {
         let features = RingFeatures { in_order, ..PLAIN };
@@ -215,109 +154,6 @@ fn in_order_returns_a_batch_by_its_last_chain_virtio_2_7_8_1() {
 }
 
 #[test]
-fn chains_of_one_frame_are_returned_together_virtio_5_1_6_3_2() {
-    let mut pair = Pair::start(8, PLAIN);
-    for _ in 0..4 {
-        pair.driver.add(&[], &[(BUFFERS, 100)], false).unwrap();
-    }
-    pair.driver.publish();
-    let mut batch = WriteBatch::new();
-    assert_eq!(
-        pair.device.take_writable(&pair.memory, &mut batch, 2),
-        Ok(2)
-    );
-    // The second frame finds the batch too short and takes one more.
-    assert_eq!(
-        pair.device.take_writable(&pair.memory, &mut batch, 1),
-        Ok(1)
-    );
-    for (chain, written) in batch.chains.iter_mut().zip([100, 100, 7]) {
-        chain.written = written;
-    }
-    pair.device.complete(&batch.chains);
-    assert_eq!(pair.driver.pop_used(), Ok(None));
-    pair.device.publish();
-    let lens: Vec<u32> =
-        std::iter::from_fn(|| pair.driver.pop_used().unwrap().map(|used| used.len)).collect();
-    assert_eq!(lens, [100, 100, 7]);
-}
-
-#[test]
-fn a_full_batch_ends_the_take() {
-    let pieces = [(BUFFERS, 1); 400];
-    let mut pair = Pair::start(2048, PLAIN);
-    for _ in 0..3 {
-        pair.driver.add(&pieces, &[], false).unwrap();
-    }
-    pair.driver.publish();
-    let mut batch = ReadBatch::new();
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 8),
-        Ok(2)
-    );
-    assert_eq!(batch.segments.len(), 800);
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 8),
-        Ok(0)
-    );
-    assert!(pair.device.has_available());
-    batch.clear();
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 8),
-        Ok(1)
-    );
-    pair.driver.add(&[(BUFFERS, 1); 800], &[], false).unwrap();
-    pair.driver.publish();
-    batch.clear();
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 8),
-        Ok(1)
-    );
-}
-
-#[test]
-fn a_chain_fills_a_batch_at_most_and_a_longer_one_is_a_fault() {
-    let mut pair = Pair::start(4096, PLAIN);
-    for count in [MAX_SEGMENTS, MAX_SEGMENTS, MAX_SEGMENTS + 1] {
-        let pieces = vec![(BUFFERS, 1); count];
-        pair.driver.add(&pieces, &[], false).unwrap();
-    }
-    pair.driver.publish();
-    let mut batch = ReadBatch::new();
-    for _ in 0..2 {
-        batch.clear();
-        for count in [1, 0] {
-            let taken = pair.device.take_readable(&pair.memory, &mut batch, 8);
-            assert_eq!(taken, Ok(count));
-        }
-    }
-    batch.clear();
-    let taken = pair.device.take_readable(&pair.memory, &mut batch, 8);
-    let max = MAX_SEGMENTS;
-    assert_eq!(taken, Err(RingFault::TooManySegments { max }));
-    assert!(batch.segments.is_empty());
-}
-
-#[test]
-fn a_take_with_no_room_or_no_wish_takes_nothing() {
-    let mut pair = Pair::start(128, PLAIN);
-    pair.offer(128);
-    let mut batch = ReadBatch::new();
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 0),
-        Ok(0)
-    );
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 1000),
-        Ok(MAX_BATCH)
-    );
-    assert_eq!(
-        pair.device.take_readable(&pair.memory, &mut batch, 1),
-        Ok(0)
-    );
-}
-
-#[test]
 fn an_index_that_goes_back_is_a_fault_virtio_2_7_6() {
     let mut pair = Pair::start(8, PLAIN);
     pair.offer(4);
@@ -343,39 +179,6 @@ fn an_index_that_goes_back_is_a_fault_virtio_2_7_6() {
         size: 8,
     };
     assert_eq!(taken, Err(fault));
-}
-
-#[test]
-fn a_driver_refuses_chains_it_cannot_hold() {
-    let mut pair = Pair::start(
-        4,
-        RingFeatures {
-            indirect: true,
-            ..PLAIN
-        },
-    );
-    assert_eq!(pair.driver.add(&[], &[], false), Err(AddError::Empty));
-    let pieces = [(BUFFERS, 1); 9];
-    let refused = pair.driver.add(&pieces, &[], false);
-    assert_eq!(refused, Err(AddError::Full { needed: 9, free: 4 }));
-    let refused = pair.driver.add(&pieces, &[], true);
-    assert_eq!(
-        refused,
-        Err(AddError::Table {
-            needed: 9,
-            table: 8
-        })
-    );
-    assert_eq!(pair.driver.add(&pieces[..8], &[], true), Ok(0));
-    let mut pair = Pair::start(4, PLAIN);
-    let refused = pair.driver.add(&pieces, &[], true);
-    assert_eq!(
-        refused,
-        Err(AddError::Table {
-            needed: 9,
-            table: 0
-        })
-    );
 }
 
 #[test]

@@ -227,19 +227,21 @@ impl PackedDriver {
 
     /// After all that came back, popped or not: a device cannot see that in the ring.
     pub(super) fn base(&self) -> RingBase {
+        let is_out = |&id: &u16| self.chains.out(id).is_some();
         let mut place = self.used;
-        let mut named = self.skip_to.map(|(id, _)| id);
+        let mut skip_to = self.skip_to.map(|(id, _)| id);
         let mut order = self.chains.oldest_first();
         for _ in 0..self.areas.size() {
-            named = named.or_else(|| self.used_at(place).map(|(id, _)| id));
-            let Some(id) = order.next().or(named).filter(|_| named.is_some()) else {
+            let named = skip_to.or_else(|| self.used_at(place).map(|(id, _)| id));
+            let Some(named) = named.filter(is_out) else {
                 break;
             };
+            let id = order.next().unwrap_or(named);
             let Some((slots, _)) = self.chains.out(id) else {
                 break;
             };
             place = place.forward(slots, self.areas.size());
-            named = named.filter(|&named| named != id);
+            skip_to = (id != named).then_some(named);
         }
         RingBase::packed(place.index, place.wrap)
     }
