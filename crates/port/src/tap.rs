@@ -221,7 +221,9 @@ fn gather<'m>(burst: &mut Burst<'m>, counters: &Counters, slot: WriteSlice<'m>, 
     let head = &mut burst.heads[burst.frames.len()];
     slot.copy_to(&mut head.0[..wanted]);
     let keep = vnet_hdr::F_NEEDS_CSUM | vnet_hdr::F_DATA_VALID;
-    let header = VnetHeader::from_bytes(head.vnet()).normalized(frame_len, keep);
+    let header = VnetHeader::from_bytes(head.vnet())
+        .normalized(frame_len, keep)
+        .with_measured_hdr_len(&head.frame()[..wanted - vnet_hdr::LEN], frame_len);
     *head.vnet_mut() = header.to_bytes();
     let first = burst.batch.segments.len();
     let rest = slot.skip(wanted);

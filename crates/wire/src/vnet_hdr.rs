@@ -27,6 +27,9 @@ pub const GSO_UDP_L4: u8 = 5;
 /// VIRTIO_NET_HDR_GSO_ECN: flag on a TCP type, the frame has CWR set.
 pub const GSO_ECN: u8 = 0x80;
 
+/// Byte of a TCP header whose upper half counts its 32-bit words (RFC 9293, 3.1).
+const TCP_DATA_OFFSET: usize = 12;
+
 const TCPV4_ECN: u8 = GSO_TCPV4 | GSO_ECN;
 const TCPV6_ECN: u8 = GSO_TCPV6 | GSO_ECN;
 
@@ -257,6 +260,26 @@ impl VnetHeader {
             clean.hdr_len = self.hdr_len.min(limit);
         }
         clean
+    }
+
+    /// The header with `hdr_len` as the transport header in `head`, the frame's beginning, says: a
+    /// sender's own word is not to be relied on. Where `head` ends before, the least it can be.
+    pub fn with_measured_hdr_len(&self, head: &[u8], frame_len: usize) -> Self {
+        let start = usize::from(self.csum_start);
+        let transport = match self.gso_kind() {
+            GSO_NONE => return *self,
+            GSO_UDP_L4 => 8,
+            _ => {
+                let words = head
+                    .get(start + TCP_DATA_OFFSET)
+                    .map_or(5, |byte| byte >> 4);
+                usize::from(words.max(5)) * 4
+            }
+        };
+        Self {
+            hdr_len: u16::try_from((start + transport).min(frame_len)).unwrap_or(u16::MAX),
+            ..*self
+        }
     }
 
     /// The header after `delta` bytes were put in front of the network header (negative: taken away),

@@ -195,10 +195,11 @@ impl Link {
         } else {
             self.gather_pieces(burst, &mut frame, segments);
         }
-        let head = burst.heads[index].vnet_mut();
-        if head[0] == 0 && head[1] == vnet_hdr::GSO_NONE {
-            *head = PLAIN;
-        } else if !self.judge(head, frame_len) {
+        let head = &mut burst.heads[index];
+        let vnet = head.vnet_mut();
+        if vnet[0] == 0 && vnet[1] == vnet_hdr::GSO_NONE {
+            *vnet = PLAIN;
+        } else if !self.judge(head, &frame) {
             return burst.refuse(&self.counters, DropReason::BadHeader, 1);
         }
         burst.push_frame(frame);
@@ -240,14 +241,16 @@ impl Link {
     }
 
     /// Checks a header that asks for something and writes it back as judged: unknown bits and
-    /// fields that only a receiver's header has are cleared.
+    /// fields that only a receiver's header has are cleared, the length of the headers is our own.
     #[cold]
-    fn judge(&self, head: &mut [u8; vnet_hdr::LEN], frame_len: usize) -> bool {
-        let header = VnetHeader::from_bytes(head);
-        *head = header
-            .normalized(frame_len, vnet_hdr::F_NEEDS_CSUM)
-            .to_bytes();
-        header.validate(frame_len, self.asks).is_ok()
+    fn judge(&self, head: &mut Head, frame: &Frame) -> bool {
+        let header = VnetHeader::from_bytes(head.vnet());
+        let (len, bytes) = (frame.len as usize, head.frame());
+        let clean = header
+            .normalized(len, vnet_hdr::F_NEEDS_CSUM)
+            .with_measured_hdr_len(&bytes[..usize::from(frame.head_len)], len);
+        *head.vnet_mut() = clean.to_bytes();
+        header.validate(len, self.asks).is_ok()
     }
 
     /// One hold of the destination's lock: take buffers, copy, publish once. Returns the picks that

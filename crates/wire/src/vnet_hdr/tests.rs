@@ -169,6 +169,43 @@ fn normalized_keeps_only_what_has_meaning() {
 }
 
 #[test]
+fn the_length_of_headers_is_measured_not_believed() {
+    let mut frame = [0; 200];
+    frame[34 + 12] = 0x80; // a TCP header of 8 words
+    let measured =
+        |header: VnetHeader, head: &[u8]| header.with_measured_hdr_len(head, 200).hdr_len;
+    for hdr_len in [0, 54, 66, u16::MAX] {
+        let header = VnetHeader { hdr_len, ..tso4() };
+        assert_eq!(measured(header, &frame), 66);
+        let ecn = GSO_TCPV4 | GSO_ECN;
+        assert_eq!(
+            measured(
+                VnetHeader {
+                    gso_type: ecn,
+                    ..header
+                },
+                &frame
+            ),
+            66
+        );
+        let uso = VnetHeader {
+            gso_type: GSO_UDP_L4,
+            ..header
+        };
+        assert_eq!(measured(uso, &frame), 42);
+        let none = VnetHeader {
+            gso_type: GSO_NONE,
+            ..header
+        };
+        assert_eq!(measured(none, &frame), hdr_len);
+        // Behind the head, too short to be one, longer than the frame.
+        assert_eq!(measured(header, &frame[..46]), 54);
+        assert_eq!(measured(header, &[0; 200]), 54);
+        assert_eq!(header.with_measured_hdr_len(&frame, 60).hdr_len, 60);
+    }
+}
+
+#[test]
 fn a_tag_moves_the_checksum_start() {
     let tagged = tso4().move_headers(4).unwrap();
     assert_eq!((tagged.csum_start, tagged.hdr_len), (38, 58));
