@@ -1,7 +1,6 @@
 //! Chains as a hostile driver makes them, against a model of what the specification allows.
 //!
-//! The model reads plain byte arrays and follows the rules one by one; the ring must agree with it on every accepted byte and on the
-//! fault at which it stops.
+//! The ring must agree with it on every accepted byte and on the fault at which it stops.
 
 #![allow(clippy::cast_possible_truncation)]
 
@@ -10,6 +9,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use common::model::{AVAIL, Entry, Expected, INDIRECT, Image, NEXT, Rules, Stop, USED, WRITE};
 use common::{Direction, poke, poke_u16};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -19,12 +19,6 @@ use ringway_ring::{
     Batch, DeviceRing, MAX_SEGMENTS, RingBase, RingFault, RingFeatures, RingLayout,
 };
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
-const AVAIL: u16 = 1 << 7;
-const USED: u16 = 1 << 15;
-
 /// Two regions side by side, one apart. Ring parts lie in the first, tables across the seam of the first two.
 const REGIONS: [(u64, usize); 3] = [(0, 0x8000), (0x8000, 0x3000), (0x1_0000, 0x1000)];
 const DESCRIPTORS: u64 = 0;
@@ -33,15 +27,6 @@ const USED_RING: u64 = 0x2000;
 /// The last entries of the table are in the second region.
 const TABLE: u64 = 0x8000 - 2 * 16;
 const TABLE_ENTRIES: u16 = 6;
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    address: u64,
-    len: u32,
-    flags: u16,
-    /// Next (split) or buffer id (packed).
-    tag: u16,
-}
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -58,197 +43,6 @@ struct Case {
     wrap: bool,
     /// How many chains each take asks for.
     max: usize,
-}
-
-impl Entry {
-    fn bytes(self, packed: bool) -> [u8; 16] {
-        let (third, fourth) = if packed {
-            (self.tag, self.flags)
-        } else {
-            (self.flags, self.tag)
-        };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
-        bytes[12..14].copy_from_slice(&third.to_le_bytes());
-        bytes[14..].copy_from_slice(&fourth.to_le_bytes());
-        bytes
-    }
-}
-
-/// The bytes of a chain by guest address, one entry a piece.
-type Pieces = Vec<(u64, u32)>;
-
-/// Follows one chain by the rules.
-struct Model<'c> {
-    case: &'c Case,
-    /// The guest's memory as the device will find it, region by region.
-    memory: &'c [(u64, Vec<u8>)],
-    pieces: Pieces,
-    total: u64,
-    seen_writable: bool,
-}
-
-impl Model<'_> {
-    fn region(&self, address: u64) -> Option<&(u64, Vec<u8>)> {
-        let inside = |&&(start, ref bytes): &&(u64, Vec<u8>)| {
-            address >= start && address - start < bytes.len() as u64
-        };
-        self.memory.iter().find(inside)
-    }
-
-    fn pieces_of(&self, mut address: u64, mut len: u32) -> Result<Pieces, RingFault> {
-        let mut pieces = Vec::new();
-        while len > 0 {
-            let Some((start, bytes)) = self.region(address) else {
-                return Err(RingFault::Unmapped { address, len });
-            };
-            let here = u64::from(len).min(start + bytes.len() as u64 - address) as u32;
-            pieces.push((address, here));
-            address += u64::from(here);
-            len -= here;
-        }
-        Ok(pieces)
-    }
-
-    fn bytes_of(&self, pieces: &Pieces) -> Vec<u8> {
-        let mut out = Vec::new();
-        for &(address, len) in pieces {
-            let (start, bytes) = self.region(address).unwrap();
-            let at = (address - start) as usize;
-            out.extend_from_slice(&bytes[at..at + len as usize]);
-        }
-        out
-    }
-
-    fn buffer(&mut self, entry: Entry) -> Result<(), RingFault> {
-        let writable = entry.flags & WRITE != 0;
-        if writable != self.case.writable {
-            return Err(if !writable && self.seen_writable {
-                RingFault::ReadableAfterWritable
-            } else {
-                RingFault::WrongDirection { writable }
-            });
-        }
-        self.seen_writable |= writable;
-        self.total += u64::from(entry.len);
-        if self.total >= 1 << 32 {
-            return Err(RingFault::TotalTooLong { total: self.total });
-        }
-        let pieces = self.pieces_of(entry.address, entry.len)?;
-        self.pieces.extend(pieces);
-        Ok(())
-    }
-
-    /// The entries of an indirect table, as bytes say.
-    fn table(&self, entry: Entry) -> Result<Vec<Entry>, RingFault> {
-        if !self.case.indirect {
-            return Err(RingFault::IndirectNotNegotiated);
-        }
-        if entry.flags & NEXT != 0 {
-            return Err(RingFault::IndirectWithNext);
-        }
-        let len = entry.len;
-        if len == 0 || !len.is_multiple_of(16) || len as usize > MAX_SEGMENTS * 16 {
-            return Err(RingFault::IndirectLength {
-                len,
-                max: MAX_SEGMENTS,
-            });
-        }
-        let bytes = self.bytes_of(&self.pieces_of(entry.address, len)?);
-        let word = |at: &[u8]| u16::from_le_bytes(at.try_into().unwrap());
-        let decode = |bytes: &[u8]| {
-            let (third, fourth) = (word(&bytes[12..14]), word(&bytes[14..]));
-            let (flags, tag) = if self.case.packed {
-                (fourth, third)
-            } else {
-                (third, fourth)
-            };
-            Entry {
-                address: u64::from_le_bytes(bytes[..8].try_into().unwrap()),
-                len: u32::from_le_bytes(bytes[8..12].try_into().unwrap()),
-                flags,
-                tag,
-            }
-        };
-        Ok(bytes.chunks(16).map(decode).collect())
-    }
-
-    fn walk_table(&mut self, entry: Entry) -> Result<(), RingFault> {
-        let table = self.table(entry)?;
-        let size = table.len() as u16;
-        let (mut at, mut steps) = (0, 0);
-        loop {
-            let entry = table[usize::from(at)];
-            if entry.flags & INDIRECT != 0 {
-                return Err(RingFault::NestedIndirect);
-            }
-            self.buffer(entry)?;
-            steps += 1;
-            if self.case.packed {
-                at += 1;
-                if at == size {
-                    return Ok(());
-                }
-                continue;
-            }
-            if entry.flags & NEXT == 0 {
-                return Ok(());
-            }
-            at = entry.tag;
-            if at >= size {
-                return Err(RingFault::NextOutOfRange { next: at, size });
-            }
-            if steps == size {
-                return Err(RingFault::ChainTooLong { size });
-            }
-        }
-    }
-
-    /// The id of the chain that begins with `head`, and the descriptors it takes; at most `bound`.
-    fn walk(&mut self, head: u16, bound: u16) -> Result<(u16, u16), RingFault> {
-        let size = self.case.ring.len() as u16;
-        if head >= size {
-            return Err(RingFault::HeadOutOfRange { head, size });
-        }
-        let (mut at, mut steps) = (head, 0);
-        loop {
-            let entry = self.case.ring[usize::from(at)];
-            let id = if self.case.packed { entry.tag } else { head };
-            steps += 1;
-            if entry.flags & INDIRECT != 0 {
-                if self.case.packed && steps > 1 {
-                    // There, a table is a chain of its own.
-                    return Err(RingFault::IndirectWithNext);
-                }
-                self.walk_table(entry)?;
-                return Ok((id, steps));
-            }
-            self.buffer(entry)?;
-            if entry.flags & NEXT == 0 {
-                return Ok((id, steps));
-            }
-            at = if self.case.packed {
-                (at + 1) % size
-            } else {
-                entry.tag
-            };
-            if at >= size {
-                return Err(RingFault::NextOutOfRange { next: at, size });
-            }
-            if steps == bound {
-                return Err(RingFault::ChainTooLong { size });
-            }
-        }
-    }
-}
-
-/// What the model expects of one chain.
-struct Expected {
-    id: u16,
-    slots: u16,
-    pieces: Pieces,
-    bytes: Vec<u8>,
 }
 
 fn memory_of(case: &Case) -> (Arc<GuestMemory>, RingLayout, RingBase) {
@@ -293,14 +87,22 @@ fn memory_of(case: &Case) -> (Arc<GuestMemory>, RingLayout, RingBase) {
     (memory, layout, base)
 }
 
-fn snapshot(memory: &GuestMemory) -> Vec<(u64, Vec<u8>)> {
-    REGIONS
-        .map(|(start, len)| (start, common::peek(memory, start, len)))
-        .to_vec()
+fn image_of(memory: &GuestMemory) -> Image {
+    let region = |(start, len)| (start, common::peek(memory, start, len));
+    Image(REGIONS.map(region).to_vec())
 }
 
-fn expected(case: &Case, memory: &[(u64, Vec<u8>)]) -> (Vec<Expected>, Option<RingFault>) {
+/// All chains that a device finds, and the fault that ends them.
+fn expected(case: &Case, image: &Image) -> (Vec<Expected>, Option<RingFault>) {
     let size = case.ring.len() as u16;
+    let rules = Rules {
+        packed: case.packed,
+        indirect: case.indirect,
+        writable: case.writable,
+        size,
+        descriptors: DESCRIPTORS,
+        available: AVAILABLE,
+    };
     let mut chains = Vec::new();
     let count = (case.heads.len() as u16).wrapping_add(case.jump);
     if !case.packed && count > size {
@@ -310,50 +112,26 @@ fn expected(case: &Case, memory: &[(u64, Vec<u8>)]) -> (Vec<Expected>, Option<Ri
     }
     let mut left = if case.packed { size } else { count };
     let (mut at, mut wrap) = (case.base, case.wrap);
-    let mut entry = 0;
     while left > 0 {
-        let head = if case.packed {
-            let flags = case.ring[usize::from(at)].flags;
-            if (flags & AVAIL != 0) != wrap || (flags & USED != 0) == wrap {
-                break;
-            }
-            at
+        let chain = if !case.packed {
+            rules.chain(image, rules.head(image, at), size, 0)
+        } else if rules.is_available(image, at, wrap) {
+            rules.chain(image, at, left, 0)
         } else {
-            // Entries beyond those the case set are 0 or whatever the pattern left there.
-            let slot = case.base.wrapping_add(entry) % size;
-            let at = (AVAILABLE + 4 + u64::from(slot) * 2) as usize;
-            u16::from_le_bytes(memory[0].1[at..at + 2].try_into().unwrap())
+            break;
         };
-        let mut model = Model {
-            case,
-            memory,
-            pieces: Vec::new(),
-            total: 0,
-            seen_writable: false,
+        let chain = match chain {
+            Ok(chain) => chain,
+            Err(Stop::Fault(fault)) => return (chains, Some(fault)),
+            Err(Stop::Full) => unreachable!("no other chain is in the batch"),
         };
-        let bound = if case.packed { left } else { size };
-        match model.walk(head, bound) {
-            Ok((id, steps)) => {
-                let slots = if case.packed { steps } else { 1 };
-                let bytes = model.bytes_of(&model.pieces);
-                chains.push(Expected {
-                    id,
-                    slots,
-                    pieces: model.pieces,
-                    bytes,
-                });
-                left -= slots;
-                entry = entry.wrapping_add(1);
-                if case.packed {
-                    at += slots;
-                    if at >= size {
-                        at -= size;
-                        wrap = !wrap;
-                    }
-                }
-            }
-            Err(fault) => return (chains, Some(fault)),
+        left -= chain.slots;
+        at = at.wrapping_add(chain.slots);
+        if case.packed && at >= size {
+            at -= size;
+            wrap = !wrap;
         }
+        chains.push(chain);
     }
     (chains, None)
 }
@@ -369,7 +147,8 @@ where
         ..RingFeatures::default()
     };
     let mut device = DeviceRing::new(&memory, &layout, features, base).unwrap();
-    let (chains, fault) = expected(case, &snapshot(&memory));
+    let image = image_of(&memory);
+    let (chains, fault) = expected(case, &image);
     let mut seen = 0;
     loop {
         let mut batch = Batch::<<S as Family<'_>>::Slice>::new();
@@ -388,8 +167,8 @@ where
                     let lens: Vec<u32> = bytes.iter().map(|piece| piece.len() as u32).collect();
                     let want_lens: Vec<u32> = want.pieces.iter().map(|&(_, len)| len).collect();
                     assert_eq!(lens, want_lens);
-                    assert_eq!(bytes.concat(), want.bytes);
-                    assert_eq!(chain.len as usize, want.bytes.len());
+                    assert_eq!(bytes.concat(), image.bytes(&want.pieces));
+                    assert_eq!(chain.len, want.len());
                     assert_eq!(chain.written, 0);
                     seen += 1;
                 }
@@ -583,7 +362,8 @@ fn generated_chains_reach_every_fault_and_every_shape() {
         for _ in 0..6000 {
             let case = case(packed).new_tree(&mut runner).unwrap().current();
             let (memory, ..) = memory_of(&case);
-            let (chains, fault) = expected(&case, &snapshot(&memory));
+            let image = image_of(&memory);
+            let (chains, fault) = expected(&case, &image);
             let name = |fault: RingFault| {
                 format!("{fault:?}")
                     .split([' ', '{'])
@@ -592,7 +372,7 @@ fn generated_chains_reach_every_fault_and_every_shape() {
             };
             faults.extend(fault.and_then(name));
             for chain in chains {
-                shapes.insert((chain.pieces.len().min(3), chain.bytes.is_empty()));
+                shapes.insert((chain.pieces.len().min(3), chain.len() == 0));
             }
         }
         let mut wanted = vec![

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::cast_possible_truncation)]
 
+pub mod model;
+
 use std::sync::Arc;
 
 use ringway_mem::{GuestMemory, LastHit, ReadSlice, WriteSlice};
