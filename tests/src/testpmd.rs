@@ -78,8 +78,10 @@ impl Testpmd {
     ) -> Result<Self> {
         let queues = queues.to_string();
         let prefix = format!("ringway-{}-{name}", std::process::id());
-        let mut testpmd = command("dpdk-testpmd", None);
+        // It prints its prompt past the buffer of its output, which would come after it.
+        let mut testpmd = command("stdbuf", None);
         testpmd
+            .args(["-oL", "dpdk-testpmd"])
             // Two threads, on whichever processor is free; one forwards, one waits for us.
             .args(["--lcores", "0@(0-1),1@(0-1)", "--main-lcore", "0"])
             .args(["-m", "192", "--no-huge", "--no-pci", "--no-telemetry"])
