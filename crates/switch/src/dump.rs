@@ -11,6 +11,7 @@ use ringway_api::port_spec::{Mode, PortKind, PortSpec, VhostUser};
 use ringway_port::capture::{Capture, Reader};
 use ringway_port::pcapng;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::control::attached::Attached;
 use crate::{AttachError, Config, StartError, Switch};
@@ -33,7 +34,7 @@ pub enum DumpError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The capture file or the output failed.
-    #[error("writing failed: {0}")]
+    #[error("writing failed")]
     Write(#[from] io::Error),
 }
 
@@ -85,7 +86,11 @@ pub fn run(config: &DumpConfig, out: &mut dyn Write, show: &mut Show<'_>) -> Res
         let mut shown = 0;
         let mut frames = || -> io::Result<()> {
             while !reader.has_ended() {
-                poll(&mut [PollFd::new(&reader.bell(), PollFlags::IN)], None)?;
+                match poll(&mut [PollFd::new(&reader.bell(), PollFlags::IN)], None) {
+                    // The signal that ends the dump may come to this thread; the reader's end follows.
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
                 reader.silence();
                 while let Some(record) = reader.take() {
                     if let Some(writer) = &mut writer {

@@ -118,7 +118,7 @@ pub enum StartError {
         workers: usize,
     },
     /// Guest memory cannot be guarded.
-    #[error("cannot guard guest memory: {0}")]
+    #[error("cannot guard guest memory")]
     Guard(#[from] ringway_port::GuardError),
     /// Out of descriptors, threads or the like.
     #[error("the system refused: {0}; see `ulimit -a`")]
