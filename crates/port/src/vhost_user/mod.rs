@@ -268,7 +268,8 @@ impl Device {
                 count += 1;
                 bytes += region.size;
             }
-            let _ = write!(text, ", memory {} MiB in {count} regions", bytes >> 20);
+            let s = if count == 1 { "" } else { "s" };
+            let _ = write!(text, ", memory {} MiB in {count} region{s}", bytes >> 20);
         }
         if let Some(mtu) = state.mtu {
             let _ = write!(text, ", MTU {mtu}");
