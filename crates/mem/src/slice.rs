@@ -4,6 +4,9 @@ use std::marker::PhantomData;
 
 use crate::copy;
 
+/// Bytes of a cache line on every processor this runs on; a wrong guess costs time only.
+const LINE: usize = 64;
+
 /// A run of bytes to read. It is a pointer, a length and the lifetime of the memory it lies in; it never becomes a Rust reference.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -210,10 +213,39 @@ impl<'m> WriteSlice<'m> {
         len
     }
 
+    /// Copies a virtio-net header unless the same bytes are there already: a cache line that is not stored to stays with whoever
+    /// reads it. A shorter slice takes what it holds.
+    #[inline(always)]
+    pub fn copy_changed_from(self, header: &[u8; 12]) {
+        let read = self.as_read();
+        let (mut first, mut last) = ([0; 8], [0; 4]);
+        // In words of their own: one load each, and no library call to compare them.
+        let whole = read.copy_to(&mut first) + read.skip(8).copy_to(&mut last) == header.len();
+        let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_ne_bytes(*word));
+        let half = |bytes: &[u8]| bytes.first_chunk().map(|half| u32::from_ne_bytes(*half));
+        if !(whole && word(&first) == word(header) && half(&last) == half(&header[8..])) {
+            self.copy_from(header);
+        }
+    }
+
+    /// How many bytes lie between the begin of a cache line and the slice's begin.
+    #[inline(always)]
+    pub fn line_offset(self) -> usize {
+        self.start.addr() % LINE
+    }
+
     /// Asks for the first cache line, to be written soon.
     #[inline(always)]
     pub fn prefetch_write(self) {
         copy::prefetch_write(self.start);
+    }
+
+    /// Asks for every cache line, to be written soon.
+    #[inline(always)]
+    pub fn prefetch_write_all(self) {
+        for at in (0..self.len).step_by(LINE) {
+            copy::prefetch_write(self.start.wrapping_add(at));
+        }
     }
 }
 
@@ -262,6 +294,25 @@ mod tests {
         );
         assert_eq!(&bytes, b"0123");
         assert_eq!(WriteSlice::empty().copy_from_guest(source), 0);
+    }
+
+    #[test]
+    fn headers_are_there_afterwards_changed_or_not() {
+        let mut bytes = *b"0123456789abcdef";
+        WriteSlice::from_private(&mut bytes).copy_changed_from(b"0123456789ab");
+        assert_eq!(&bytes, b"0123456789abcdef");
+        for changed in 0..12 {
+            let mut header = *b"0123456789ab";
+            header[changed] = b'x';
+            WriteSlice::from_private(&mut bytes).copy_changed_from(&header);
+            assert_eq!(&bytes[..12], &header);
+            assert_eq!(&bytes[12..], b"cdef");
+        }
+        WriteSlice::from_private(&mut bytes[..5]).copy_changed_from(b"ABCDEFGHIJKL");
+        assert_eq!(
+            &bytes, b"ABCDE56789axcdef",
+            "a short slice takes what it holds"
+        );
     }
 
     #[test]

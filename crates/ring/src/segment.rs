@@ -64,6 +64,11 @@ impl<'m> Segment<'m> for WriteSlice<'m> {
 
     #[inline(always)]
     fn prefetch_first(self) {
-        self.prefetch_write();
+        // What lies behind a device's header is written. Where the header has the end of a line to itself, it is looked at first
+        // and rarely written.
+        self.skip(16).prefetch_write();
+        if self.line_offset() >= 48 {
+            self.as_read().prefetch();
+        }
     }
 }
