@@ -219,7 +219,8 @@ fn layering(packages: &[&Package], layers: &[(&str, &[&str], &[&str])]) -> Vec<S
         for dependency in package.dependencies.iter().filter(|d| d.path.is_some()) {
             let short = dependency.name.trim_start_matches("ringway-");
             let in_tests = dependency.kind.as_deref() == Some("dev");
-            if !uses.contains(&short) && !(in_tests && tests_use.contains(&short)) {
+            let listed = uses.contains(&short) || in_tests && tests_use.contains(&short);
+            if !listed {
                 let user = if in_tests {
                     format!("tests of {}", package.name)
                 } else {
