@@ -40,6 +40,7 @@ test: ## run every test, with the set-up it needs
 
 lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where installed
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path fuzz/Cargo.toml
 	$(cargo) clippy --workspace --all-targets -- -D warnings
 	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build
 	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
