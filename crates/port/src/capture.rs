@@ -27,8 +27,11 @@ pub type SourceNames = Arc<Mutex<HashMap<u32, String>>>;
 pub struct Capture {
     counters: Arc<Counters>,
     ring: Mutex<Producer<u8>>,
-    bell: Arc<OwnedFd>,
+    /// Rings once more when it goes, which is after `ring` went: a reader that wakes sees the end.
+    bell: Bell,
 }
+
+struct Bell(Arc<OwnedFd>);
 
 /// The reading end.
 pub struct Reader {
@@ -56,7 +59,7 @@ impl Capture {
         let capture = Self {
             counters,
             ring: Mutex::new(producer),
-            bell: bell.clone(),
+            bell: Bell(bell.clone()),
         };
         Ok((capture, Reader { ring, bell }))
     }
@@ -142,7 +145,7 @@ impl Port for Capture {
         let frames = u64::from(sent.delivered.count_ones());
         self.counters.queues[queue].sent.count(frames, bytes);
         drop(ring);
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        self.bell.ring();
         sent
     }
 
@@ -159,10 +162,15 @@ impl Port for Capture {
     fn woken(&self, _: usize) {}
 }
 
-impl Drop for Capture {
+impl Bell {
+    fn ring(&self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Bell {
     fn drop(&mut self) {
-        // The reader sees the end when it has read the rest.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        self.ring();
     }
 }
 
@@ -254,5 +262,25 @@ mod tests {
         drop(capture);
         while reader.take().is_some() {}
         assert!(reader.has_ended());
+    }
+
+    #[test]
+    fn a_reader_that_waits_learns_of_the_end() {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let (ended, end) = std::sync::mpsc::channel();
+        for _ in 0..300 {
+            let (capture, reader) = Capture::new(Arc::new(Counters::new(1))).unwrap();
+            let ended = ended.clone();
+            let thread = std::thread::spawn(move || {
+                while !reader.has_ended() {
+                    poll(&mut [PollFd::new(&reader.bell(), PollFlags::IN)], None).unwrap();
+                    reader.silence();
+                }
+                ended.send(()).unwrap();
+            });
+            drop(capture);
+            end.recv_timeout(Duration::from_secs(10)).expect("the end");
+            thread.join().unwrap();
+        }
     }
 }
