@@ -103,6 +103,8 @@ pub struct Burst<'m> {
     pub batch: ReadBatch<'m>,
     /// Number of the port the frames come from, for captures.
     pub source: u32,
+    /// Receive queue of that port.
+    pub queue: usize,
     /// The memory the bodies lie in, when it may disappear.
     pub memory: Option<&'m GuestMemory>,
 }
@@ -118,6 +120,7 @@ impl<'m> Burst<'m> {
             refused: 0,
             batch: ReadBatch::new(),
             source: 0,
+            queue: 0,
             memory: None,
         }
     }

@@ -135,18 +135,26 @@ impl Delivery {
             return;
         }
         if source.policy.vlan.is_trunk() != entry.policy.vlan.is_trunk() {
-            self.retag(entry, burst, judged, group);
+            self.retag(source, entry, burst, judged, group);
         } else {
-            self.spread(entry, burst, group);
+            self.spread(source, entry, burst, group);
         }
     }
 
     /// Adds or removes the VLAN tag in copies of the heads, then sends those.
     #[cold]
-    fn retag(&mut self, entry: &Entry, burst: &Burst<'_>, judged: &Judged, group: u64) {
+    fn retag(
+        &mut self,
+        source: &Entry,
+        entry: &Entry,
+        burst: &Burst<'_>,
+        judged: &Judged,
+        group: u64,
+    ) {
         let mut heads = self.retagged.take().unwrap_or_default();
         let mut changed = Burst::new(&mut heads);
         changed.memory = burst.memory;
+        changed.queue = burst.queue;
         for i in bits(group) {
             let n = changed.frames.len();
             changed.heads[n] = burst.heads[i];
@@ -179,16 +187,19 @@ impl Delivery {
             changed.push_frame(frame);
         }
         let all = changed.all();
-        self.spread(entry, &mut changed, all);
+        self.spread(source, entry, &mut changed, all);
         drop(changed);
         self.retagged = Some(heads);
     }
 
-    /// Chooses the queue: one flow stays on one queue, so its frames stay in order.
-    fn spread(&mut self, entry: &Entry, burst: &mut Burst<'_>, group: u64) {
+    /// Chooses the queue: one flow stays on one queue, so its frames stay in order. A sender with as many
+    /// queues as the receiver has spread its flows already; those of fewer queues are spread by hash.
+    fn spread(&mut self, source: &Entry, entry: &Entry, burst: &mut Burst<'_>, group: u64) {
         match entry.port.send_queues() {
             0 => self.lose(entry, DropReason::NotConnected, group),
-            1 => self.send_to_queue(entry, 0, burst, group),
+            queues if queues <= source.port.send_queues().max(1) => {
+                self.send_to_queue(entry, burst.queue % queues, burst, group);
+            }
             queues => {
                 let mut choice = [0u16; MAX_BURST];
                 for i in bits(group) {

@@ -154,6 +154,7 @@ impl Worker {
         }
         let mut burst = Burst::new(&mut self.heads);
         burst.source = entry.number;
+        burst.queue = queue;
         let taken = match entry.port.receive(queue, BURST, &mut burst) {
             Ok(0) => return false,
             Ok(taken) => taken,
