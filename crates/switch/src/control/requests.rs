@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use ringway_api::control::{Channel, ChannelError, PortInfo, Reply, Request};
+use rustix::event::epoll;
 
 use super::{Control, Token};
 
@@ -30,14 +31,19 @@ impl Control {
         }
     }
 
-    /// Requests of one connection.
+    /// Requests of one connection, after the replies that still wait to be sent.
     pub(super) fn serve_connection(&mut self, token: u64) {
+        let flushed = self.connections.get_mut(&token).map(Channel::flush);
+        if let Some(Err(error)) = flushed {
+            tracing::debug!("control: {error}");
+            return self.close_connection(token);
+        }
         loop {
             let Some(channel) = self.connections.get_mut(&token) else {
                 return;
             };
             let reply = match channel.receive::<Request>() {
-                Ok(None) => return,
+                Ok(None) => return self.watch_for_room(token),
                 Ok(Some(received)) => self.answer(received.message, received.fds),
                 Err(error) if error.is_fatal() => {
                     if !matches!(error, ChannelError::Closed) {
@@ -45,9 +51,7 @@ impl Control {
                     }
                     return self.close_connection(token);
                 }
-                Err(error) => Reply::Error {
-                    message: error.to_string(),
-                },
+                Err(error) => refuse(&error),
             };
             let Some(channel) = self.connections.get_mut(&token) else {
                 return;
@@ -60,6 +64,19 @@ impl Control {
                     return self.close_connection(token);
                 }
             }
+        }
+    }
+
+    /// A reply longer than the socket takes at once goes on when there is room.
+    fn watch_for_room(&self, token: u64) {
+        let Some(channel) = self.connections.get(&token) else {
+            return;
+        };
+        let mut events = epoll::EventFlags::IN;
+        events.set(epoll::EventFlags::OUT, channel.wants_write());
+        let data = epoll::EventData::new_u64(token);
+        if let Err(error) = epoll::modify(&self.epoll, channel.as_fd(), data, events) {
+            tracing::error!("control: cannot wait for a socket: {error}");
         }
     }
 
@@ -126,10 +143,15 @@ impl Control {
     }
 }
 
+/// The error and what caused it, in one sentence.
 fn refuse(error: &dyn std::error::Error) -> Reply {
-    Reply::Error {
-        message: error.to_string(),
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
     }
+    Reply::Error { message }
 }
 
 fn no_port(name: &str) -> Reply {
