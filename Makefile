@@ -34,7 +34,7 @@ test: ## run every test, with the set-up it needs
 	@scripts/setup test
 	$(cargo) build --release -p ringway
 	@guest/build
-	$(cargo) test --workspace --exclude ringway-tests
+	$(cargo) test --workspace --exclude ringway-tests --no-fail-fast
 	$(cargo) test -p ringway-tests --lib --bins --test structure
 	RINGWAY=$(release) $(cargo) test -p ringway-tests --test '*' --no-fail-fast
 
