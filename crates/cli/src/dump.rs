@@ -7,7 +7,7 @@ use ringway_api::{
     PortSpec,
     port_spec::{Mode, PortKind, VhostUser},
 };
-use ringway_switch::dump::{self, DumpConfig, DumpError};
+use ringway_switch::dump::{Dump, DumpConfig, DumpError};
 
 use crate::{Failure, print, usage::socket_path};
 
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
     /// End after N frames
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count)]
     count: Option<u64>,
 }
 
@@ -40,13 +40,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         group: None,
         permissions: VhostUser::PERMISSIONS,
     }));
+    let dump = Dump::start(&config)?;
     if let Some(options) = print::qemu_options(0, &port) {
         tracing::info!("connect a virtual machine with: qemu-system-x86_64 {options}");
     }
     let mut out = io::stdout();
     let mut gone = false;
-    let ended = dump::run(
-        &config,
+    let ended = dump.run(
         &mut out,
         &mut |time, frame, out| match print::frame(out, time, frame).and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
@@ -61,5 +61,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(DumpError::Write(error)) if gone || error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("give a number of frames from 1".into()),
     }
 }

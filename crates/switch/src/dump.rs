@@ -41,53 +41,71 @@ pub enum DumpError {
 /// Shows a frame on the output; may end the dump.
 pub type Show<'a> = dyn FnMut(SystemTime, &[u8], &mut dyn Write) -> ControlFlow<()> + 'a;
 
-/// Hands every frame the guest sends to `show`, until the count is reached, `show` breaks or a
-/// signal comes. Prints `ready` on `out` when the socket listens.
-pub fn run(config: &DumpConfig, out: &mut dyn Write, show: &mut Show<'_>) -> Result<(), DumpError> {
-    let file = |error| AttachError::File {
-        path: config.pcap.clone().unwrap_or_default(),
-        error,
-    };
-    let file = config
-        .pcap
-        .as_ref()
-        .map(File::create)
-        .transpose()
-        .map_err(|e| StartError::from(file(e)))?;
-    let spec = PortSpec::new(PortKind::VhostUser(VhostUser {
-        path: config.path.clone(),
-        mode: Mode::Server,
-        queues: 1,
-        group: None,
-        permissions: VhostUser::PERMISSIONS,
-    }));
-    let mut switch = Switch::start(Config {
-        workers: 1,
-        ..Config::default()
-    })?;
-    switch
-        .control
-        .add(spec, Passed::Nothing, Vec::new())
-        .map_err(StartError::from)?;
-    let (mut reader, names) = capture(&mut switch)?;
-    let mut writer = match file {
-        Some(file) => Some(pcapng::Writer::new(BufWriter::new(file), names)?),
-        None => None,
-    };
-    writeln!(out, "ready")?;
-    out.flush()?;
-    let ender = switch.ender();
-    std::thread::scope(|scope| {
-        let serving = scope.spawn(move || {
-            let served = switch.control.run(&switch.signals, &mut io::sink());
-            drop(switch);
-            served
-        });
-        let mut shown = 0;
+/// A NIC that listens.
+pub struct Dump {
+    switch: Switch,
+    reader: Reader,
+    writer: Option<pcapng::Writer<BufWriter<File>>>,
+    count: Option<u64>,
+}
+
+impl Dump {
+    /// Makes the socket and the file. The process's SIGTERM and SIGINT belong to the dump from here
+    /// on.
+    pub fn start(config: &DumpConfig) -> Result<Self, DumpError> {
+        let spec = PortSpec::new(PortKind::VhostUser(VhostUser {
+            path: config.path.clone(),
+            mode: Mode::Server,
+            queues: 1,
+            group: None,
+            permissions: VhostUser::PERMISSIONS,
+        }));
+        let mut switch = Switch::start(Config {
+            workers: 1,
+            ..Config::default()
+        })?;
+        switch
+            .control
+            .add(spec, Passed::Nothing, Vec::new())
+            .map_err(StartError::from)?;
+        let (reader, names) = capture(&mut switch)?;
+        // Last: a dump that cannot begin shall not empty the file of another one.
+        let writer = match &config.pcap {
+            Some(path) => {
+                let file = File::create(path).map_err(|error| {
+                    let path = path.clone();
+                    StartError::from(AttachError::File { path, error })
+                })?;
+                Some(pcapng::Writer::new(BufWriter::new(file), names)?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            switch,
+            reader,
+            writer,
+            count: config.count,
+        })
+    }
+
+    /// Hands every frame the guest sends to `show`, until the count is reached, `show` breaks or a
+    /// signal comes. Prints `ready` on `out` first.
+    pub fn run(self, out: &mut dyn Write, show: &mut Show<'_>) -> Result<(), DumpError> {
+        let Self {
+            mut switch,
+            mut reader,
+            mut writer,
+            count,
+        } = self;
+        writeln!(out, "ready")?;
+        out.flush()?;
+        let ender = switch.ender();
         let mut frames = || -> io::Result<()> {
+            let mut shown = 0;
             while !reader.has_ended() {
                 match poll(&mut [PollFd::new(&reader.bell(), PollFlags::IN)], None) {
-                    // The signal that ends the dump may come to this thread; the reader's end follows.
+                    // The signal that ends the dump may come to this thread; the reader's end
+                    // follows.
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -99,7 +117,7 @@ pub fn run(config: &DumpConfig, out: &mut dyn Write, show: &mut Show<'_>) -> Res
                     }
                     shown += 1;
                     let flow = show(record.time, &record.frame, out);
-                    if flow.is_break() || config.count.is_some_and(|count| shown >= count) {
+                    if flow.is_break() || count.is_some_and(|count| shown >= count) {
                         return Ok(());
                     }
                 }
@@ -107,12 +125,19 @@ pub fn run(config: &DumpConfig, out: &mut dyn Write, show: &mut Show<'_>) -> Res
             }
             Ok(())
         };
-        let read = frames();
-        ender.end();
-        let served = serving.join().unwrap_or(Ok(()));
-        read.and(served).and(out.flush())
-    })?;
-    Ok(())
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(move || {
+                let served = switch.control.run(&switch.signals, &mut io::sink());
+                drop(switch);
+                served
+            });
+            let read = frames();
+            ender.end();
+            let served = serving.join().unwrap_or(Ok(()));
+            read.and(served)
+        })?;
+        Ok(out.flush()?)
+    }
 }
 
 fn capture(
