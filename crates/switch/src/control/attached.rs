@@ -104,7 +104,9 @@ pub enum AttachError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// A file cannot be written.
-    #[error("{path}: cannot write the capture there: {error}")]
+    #[error(
+        "{path}: cannot write the capture there: {error}; give a file in a directory that exists and that you may write to"
+    )]
     File {
         /// The path.
         path: PathBuf,

@@ -22,8 +22,10 @@ pub(crate) struct Listener {
 /// Why there is no socket at a path.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Another process listens there.
-    #[error("{path} is in use: another process listens there; stop it or choose another path")]
+    /// Somebody listens there.
+    #[error(
+        "{path} is in use: somebody listens there already; stop that process or choose another path"
+    )]
     InUse {
         /// The path.
         path: PathBuf,
@@ -71,7 +73,7 @@ pub enum SocketError {
         group: String,
     },
     /// Something else failed.
-    #[error("{path}: {action}: {error}")]
+    #[error("{path}: {action}: {error}; choose another path, for example below /run")]
     Other {
         /// The path.
         path: PathBuf,
@@ -190,7 +192,9 @@ fn bind_error(path: &Path, error: Errno) -> SocketError {
     };
     let path = path.to_owned();
     match error {
-        Errno::NOENT | Errno::NOTDIR => SocketError::NoDirectory { path, directory },
+        Errno::NOENT | Errno::NOTDIR if !directory.is_dir() => {
+            SocketError::NoDirectory { path, directory }
+        }
         Errno::ACCESS | Errno::PERM | Errno::ROFS => SocketError::Denied { path, directory },
         Errno::ADDRINUSE => SocketError::InUse { path },
         error => SocketError::Other {
