@@ -15,7 +15,7 @@ mod queue;
 mod traffic;
 
 pub use guest::{Guest, features};
-pub use lab::Lab;
+pub use lab::{Lab, agree};
 pub use nic::{Nic, Options, Received};
 pub use queue::Shape;
 pub use traffic::{Stream, Talk};
