@@ -1,10 +1,9 @@
 //! A guest: a front-end and the NIC it speaks for.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ringway_vhost::user::RingAddresses;
-use ringway_vhost::user::features::has;
 use ringway_vhost::user::frontend::Frontend;
 
 use super::{Nic, Options, PATIENCE};
@@ -83,40 +82,13 @@ impl Guest {
 
     /// Starts a ring where its driver stands, and enables it.
     pub fn start_ring(&mut self, ring: usize) {
-        let Self { front, nic } = self;
-        let queue = &nic.queues[ring];
-        let layout = queue.layout();
-        let index = u32::try_from(ring).unwrap();
-        let byte = u8::try_from(ring).unwrap();
-        let addresses = RingAddresses {
-            descriptors: layout.descriptors,
-            available: layout.available,
-            used: layout.used,
-            log: 0,
-            logged: false,
-        };
-        front.set_vring_num(index, layout.size.into()).unwrap();
-        let base = queue.ring.base().to_vhost();
-        front.set_vring_base(index, base).unwrap();
-        front.set_vring_addr(index, &addresses).unwrap();
-        front
-            .set_vring_call(byte, Some(queue.call.as_fd()))
-            .unwrap();
-        front
-            .set_vring_kick(byte, Some(queue.kick.as_fd()))
-            .unwrap();
-        if has(
-            nic.options.features,
-            ringway_vhost::user::features::VHOST_USER_F_PROTOCOL_FEATURES,
-        ) {
-            front.set_vring_enable(index, true).unwrap();
-        }
+        let base = self.nic.queues[ring].ring.base().to_vhost();
+        RingSetup::of(&self.nic, ring).start(&mut self.front, base);
     }
 
     /// Stops a ring; where the device stands.
     pub fn stop_ring(&mut self, ring: usize) -> u32 {
-        let index = u32::try_from(ring).unwrap();
-        self.front.get_vring_base(index).unwrap()
+        self.front.get_vring_base(index(ring)).unwrap()
     }
 
     /// Goes on at `path` as a front-end does whose connection was lost: same memory, same rings.
@@ -124,6 +96,56 @@ impl Guest {
         self.front = Frontend::connect(path, PATIENCE).unwrap();
         self.set_up();
     }
+}
+
+/// What a front-end says of a ring, for when the ring itself is with another thread.
+pub struct RingSetup {
+    ring: usize,
+    size: u16,
+    addresses: RingAddresses,
+    kick: OwnedFd,
+    call: OwnedFd,
+}
+
+impl RingSetup {
+    pub fn of(nic: &Nic, ring: usize) -> Self {
+        let queue = &nic.queues[ring];
+        let layout = queue.layout();
+        Self {
+            ring,
+            size: layout.size,
+            addresses: RingAddresses {
+                descriptors: layout.descriptors,
+                available: layout.available,
+                used: layout.used,
+                log: 0,
+                logged: false,
+            },
+            kick: queue.kick.try_clone().unwrap(),
+            call: queue.call.try_clone().unwrap(),
+        }
+    }
+
+    /// Starts the ring at `base` and enables it.
+    pub fn start(&self, front: &mut Frontend, base: u32) {
+        let (ring, byte) = (index(self.ring), u8::try_from(self.ring).unwrap());
+        front.set_vring_num(ring, self.size.into()).unwrap();
+        front.set_vring_base(ring, base).unwrap();
+        front.set_vring_addr(ring, &self.addresses).unwrap();
+        front.set_vring_call(byte, Some(self.call.as_fd())).unwrap();
+        front.set_vring_kick(byte, Some(self.kick.as_fd())).unwrap();
+        front.set_vring_enable(ring, true).unwrap();
+    }
+
+    /// Stops the ring and starts it where it stopped.
+    pub fn restart(&self, front: &mut Frontend) {
+        let base = front.get_vring_base(index(self.ring)).unwrap();
+        self.start(front, base);
+    }
+}
+
+fn index(ring: usize) -> u32 {
+    u32::try_from(ring).unwrap()
 }
 
 impl std::ops::Deref for Guest {

@@ -11,14 +11,14 @@ pub mod frames;
 mod guest;
 mod lab;
 mod nic;
-mod queue;
+pub mod queue;
 mod traffic;
 
-pub use guest::{Guest, features};
+pub use guest::{Guest, RingSetup, features};
 pub use lab::{Lab, agree};
-pub use nic::{Nic, Options, Received};
+pub use nic::{Nic, Options, Received, sleep};
 pub use queue::Shape;
-pub use traffic::{Stream, Talk};
+pub use traffic::{Checker, Stream, Talk};
 
 use std::time::Duration;
 

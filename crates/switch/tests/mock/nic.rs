@@ -174,7 +174,7 @@ impl Nic {
         bytes.extend(frame);
         let len = u32::try_from(bytes.len()).unwrap();
         let posted = loop {
-            if let Some(posted) = self.queues[ring].add(shape, len, false) {
+            if let Some((_, posted)) = self.queues[ring].add(shape, len, false) {
                 break posted;
             }
             self.queues[ring].publish();

@@ -78,8 +78,8 @@ impl Queue {
         self.posted.iter().flatten().count()
     }
 
-    /// Adds a chain of `len` bytes in this shape; false when there is no room for it.
-    pub fn add(&mut self, shape: &Shape, len: u32, writable: bool) -> Option<Posted> {
+    /// Adds a chain of `len` bytes in this shape, if there is room; its head and where it lies.
+    pub fn add(&mut self, shape: &Shape, len: u32, writable: bool) -> Option<(u16, Posted)> {
         let needed = if shape.indirect {
             1
         } else {
@@ -103,7 +103,7 @@ impl Queue {
                 .replace(posted.clone())
                 .is_none()
         );
-        Some(posted)
+        Some((id, posted))
     }
 
     /// Where the pieces of a chain of `len` bytes lie.
