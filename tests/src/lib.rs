@@ -9,6 +9,7 @@
 
 mod agent;
 pub mod audit;
+pub mod crossing;
 pub mod dump;
 mod endpoint;
 pub mod guest;
