@@ -211,22 +211,25 @@ impl Switch {
                 worker.run();
             }
         });
-        self.workers.push(thread.map_err(StartError::system)?);
-        match (outcome.recv(), cpu) {
-            (Ok(Err(error)), Some(cpu)) => Err(StartError::Cpu {
+        let thread = thread.map_err(StartError::system)?;
+        if let (Ok(Err(error)), Some(cpu)) = (outcome.recv(), cpu) {
+            let _ = thread.join();
+            return Err(StartError::Cpu {
                 worker: number,
                 cpu,
                 error,
-            }),
-            _ => Ok(()),
+            });
         }
+        self.workers.push(thread);
+        Ok(())
     }
 }
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        let running = self.workers.iter().all(|worker| !worker.is_finished());
-        if running {
+        // A worker that never ran, or died, would be waited for.
+        let all = self.workers.len() == self.shared.totals.len();
+        if all && self.workers.iter().all(|worker| !worker.is_finished()) {
             self.control.leave();
         }
         self.shared.stopping.store(true, Ordering::Release);
