@@ -22,6 +22,7 @@ pub mod pair;
 pub mod pcap;
 mod process;
 pub mod qemu;
+mod refusal;
 pub mod stream;
 pub mod switch;
 pub mod testpmd;

@@ -108,6 +108,7 @@ impl<'a> SwitchBuilder<'a> {
                 &self.lab.log("switch.stderr"),
             )?,
             process,
+            killed: false,
         };
         let ready = switch
             .stdout
@@ -123,6 +124,7 @@ impl<'a> SwitchBuilder<'a> {
 #[derive(Debug)]
 pub struct Switch {
     process: Process,
+    killed: bool,
     stdout: Lines,
     stderr: Lines,
 }
@@ -192,13 +194,24 @@ impl Switch {
     }
 
     /// Asks it to end and checks that it does so orderly.
-    pub fn stop(mut self) -> Result<()> {
-        self.finish()
+    pub fn stop(self) -> Result<()> {
+        self.end_by(Signal::TERM)
     }
 
-    fn finish(&mut self) -> Result<()> {
+    /// Ends it with this signal and checks that it exits with 0.
+    pub fn end_by(mut self, signal: Signal) -> Result<()> {
+        self.finish(signal)
+    }
+
+    /// Ends it without its consent.
+    pub fn kill(mut self) {
+        self.process.kill();
+        self.killed = true;
+    }
+
+    fn finish(&mut self, signal: Signal) -> Result<()> {
         if !self.process.ended() {
-            self.process.signal(Signal::TERM)?;
+            self.process.signal(signal)?;
         }
         let status = self.process.wait(LIMIT)?;
         if !status.success() {
@@ -214,7 +227,10 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        let end = self.finish();
+        if self.killed {
+            return;
+        }
+        let end = self.finish(Signal::TERM);
         if thread::panicking() {
             eprintln!("ringway switch said:\n{}", self.messages().join("\n"));
         } else if let Err(error) = end {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use ringway_tests::{
-    Lab, Netns, Nic,
+    Lab, Need, Netns, Nic,
     iperf::Iperf,
     pair::{A, B, boot_both, ping},
     testpmd::Testpmd,
@@ -10,7 +10,10 @@ use ringway_tests::{
 
 #[test]
 fn a_guest_boots_and_reaches_its_host_over_a_tap() -> Result<()> {
-    let lab = Lab::new("laboratory-tap")?;
+    let needs = [Need::Guests, Need::Namespaces];
+    let Some(lab) = Lab::with("laboratory-tap", &needs)? else {
+        return Ok(());
+    };
     let netns = Netns::new()?;
     netns.tap("rw0", 2, "10.0.0.254/24")?;
     let guest = lab
@@ -34,7 +37,10 @@ fn a_guest_boots_and_reaches_its_host_over_a_tap() -> Result<()> {
 
 #[test]
 fn two_guests_meet_over_a_foreign_back_end() -> Result<()> {
-    let lab = Lab::new("laboratory-vhost-user")?;
+    let needs = [Need::Guests, Need::Program("dpdk-testpmd")];
+    let Some(lab) = Lab::with("laboratory-vhost-user", &needs)? else {
+        return Ok(());
+    };
     let device = |index, name| {
         format!(
             "net_vhost{index},iface={},queues=2",
