@@ -168,7 +168,7 @@ fn frames(count: usize, longest: usize, side: u8) -> Vec<Vec<u8>> {
             .collect();
         frame[..6].copy_from_slice(&[0x02, 0, 0, 0, 0, 3 - side]);
         frame[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, side]);
-        if random.next() % 16 == 0 {
+        if random.next().is_multiple_of(16) {
             frame[12..14].copy_from_slice(&[0x88, 0xb5]);
             return frame;
         }

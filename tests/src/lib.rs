@@ -18,6 +18,7 @@ pub mod lab;
 mod lines;
 mod needs;
 mod netns;
+mod nic;
 pub mod pair;
 pub mod pcap;
 mod process;
