@@ -353,7 +353,8 @@ impl Link {
                 return Err(NoRoom::Buffer);
             }
             if used + chains == out.chains.len() && !self.take_one(ring, out) {
-                return Err(if ring.has_available() {
+                // An empty batch that got nothing was too early, be there something by now.
+                return Err(if !out.chains.is_empty() && ring.has_available() {
                     NoRoom::Batch
                 } else {
                     NoRoom::Ring
