@@ -441,6 +441,32 @@ fn next_and_id_mean_nothing_in_a_table_virtio_2_8_7() {
     assert_eq!((chain.id, chain.len, chain.segments), (0, 15, 3));
 }
 
+/// DPDK's driver marks the header of what it sends so, and with some luck more of the frame.
+#[test]
+fn write_is_borne_in_a_table_to_be_read_and_wanted_in_one_to_be_written() {
+    let table_of = |readable: &[(u64, u32)], writable: &[(u64, u32)]| {
+        let mut pair = Pair::start(4, INDIRECT);
+        pair.driver.add(readable, writable, true).unwrap();
+        pair.driver.publish();
+        pair
+    };
+    let buffers = [(BUFFERS + 0x1000, 5), (BUFFERS + 0x2000, 7)];
+    let mut pair = table_of(&[], &buffers);
+    assert_eq!(take(&mut pair, 8), Ok(vec![(0, 1)]));
+    let mut pair = table_of(&buffers[..1], &buffers[1..]);
+    assert_eq!(take(&mut pair, 8), Ok(vec![(0, 1)]));
+    pair.device.discard_staged();
+    let mut batch = WriteBatch::new();
+    let taken = pair.device.take_writable(&pair.memory, &mut batch, 8);
+    assert_eq!(taken, Err(RingFault::WrongDirection { writable: false }));
+    // In the ring itself it is a fault.
+    let mut pair = Pair::start(4, INDIRECT);
+    pair.driver.add(&[], &buffers, false).unwrap();
+    pair.driver.publish();
+    let fault = RingFault::WrongDirection { writable: true };
+    assert_eq!(take(&mut pair, 8), Err(fault));
+}
+
 #[test]
 fn a_driver_sees_through_a_lying_device_virtio_2_8_22() {
     let with = |id: u16, len: u32, in_order: bool| {

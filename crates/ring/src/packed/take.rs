@@ -8,7 +8,7 @@ use ringway_mem::GuestMemory;
 use super::place::{OWNER, Place};
 use super::{Areas, PackedRing};
 use crate::batch::{Batch, Chain, MAX_SEGMENTS};
-use crate::descriptor::{Descriptor, INDIRECT, NEXT, SHAPE};
+use crate::descriptor::{Descriptor, INDIRECT, NEXT, SHAPE, WRITE};
 use crate::error::RingFault;
 use crate::gather::{Gather, Stop, Table, entry};
 use crate::segment::Segment;
@@ -135,9 +135,12 @@ fn walk<'m, S: Segment<'m>>(
     if head.flags & INDIRECT != 0 {
         let table = table.ok_or(RingFault::IndirectNotNegotiated)?;
         let count = gather.copy_table(head, table)?;
-        // All of the table is the chain; NEXT and id mean nothing there (virtio 1.2, 2.8.7).
+        // All of the table is the chain; NEXT and id mean nothing there (virtio 1.2, 2.8.7). DPDK's driver leaves WRITE in tables of
+        // chains to be read, on the header at least. Reading those bytes harms nobody; writing without WRITE would.
+        let ignored = if S::PLAIN & WRITE == 0 { WRITE } else { 0 };
         for index in 0..count {
-            gather.table_buffer(Descriptor::from_packed(entry(table, index)))?;
+            let descriptor = Descriptor::from_packed(entry(table, index));
+            gather.table_buffer(descriptor.with_flags(descriptor.flags & !ignored))?;
         }
         return Ok((head.tag, 1));
     }

@@ -242,9 +242,13 @@ impl Walk<'_> {
         let size = table.len() as u16;
         let (mut at, mut steps) = (0, 0);
         loop {
-            let entry = table[usize::from(at)];
+            let mut entry = table[usize::from(at)];
             if entry.flags & INDIRECT != 0 {
                 return Err(RingFault::NestedIndirect.into());
+            }
+            if self.rules.packed && !self.rules.writable {
+                // A lie of DPDK's driver that is borne.
+                entry.flags &= !WRITE;
             }
             self.buffer(entry)?;
             steps += 1;
