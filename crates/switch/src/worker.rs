@@ -37,8 +37,16 @@ const SPIN: Duration = Duration::from_micros(30);
 /// Frames per queue and round.
 const BURST: usize = 32;
 
-/// Rounds with work between two looks at the descriptors of armed queues.
+/// The descriptors of armed queues are looked at once in so many rounds; a look costs a system call,
+/// and a round with work takes as long as several without.
 const PEEK_ROUNDS: u32 = 64;
+const ROUNDS_OF_WORK: u32 = 4;
+
+/// Pauses of the processor after a round without work, some 50 ns.
+const IDLE_PAUSES: u32 = 4;
+
+/// Rounds between two looks at how long the queues without work have had none.
+const COOL_ROUNDS: u64 = 8;
 
 /// Longest sleep, so that a generator's rate or a resting queue is never far off.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -59,7 +67,9 @@ pub(crate) struct Worker {
     /// Indices into `served`.
     hot: Vec<usize>,
     resting: usize,
-    rounds: u32,
+    rounds: u64,
+    /// Rounds since the descriptors were looked at.
+    unseen: u32,
 }
 
 /// A queue this worker serves.
@@ -95,6 +105,7 @@ impl Worker {
             hot: Vec::new(),
             resting: 0,
             rounds: 0,
+            unseen: 0,
             shared,
         })
     }
@@ -117,7 +128,6 @@ impl Worker {
     }
 
     fn round(&mut self, snapshot: &Snapshot) {
-        self.rounds = self.rounds.wrapping_add(1);
         let mut worked = false;
         let mut idle = false;
         for k in 0..self.hot.len() {
@@ -129,13 +139,21 @@ impl Worker {
                 idle = true;
             }
         }
-        if idle {
+        if idle && (self.poll == Poll::Never || self.rounds.is_multiple_of(COOL_ROUNDS)) {
             self.clock.pass();
             self.cool(snapshot);
         }
+        if !worked {
+            // A moment's peace for the lines that drivers are about to write.
+            (0..IDLE_PAUSES).for_each(|_| std::hint::spin_loop());
+        }
+        self.rounds += 1;
+        self.unseen += if worked { ROUNDS_OF_WORK } else { 1 };
         if self.hot.is_empty() {
+            self.unseen = 0;
             self.sleep(snapshot);
-        } else if !worked || self.rounds.is_multiple_of(PEEK_ROUNDS) {
+        } else if self.unseen >= PEEK_ROUNDS {
+            self.unseen = 0;
             self.clock.pass();
             self.clock.instant();
             self.wait(snapshot, Some(Duration::ZERO));
