@@ -35,8 +35,7 @@ test: ## run every test, with the set-up it needs
 	$(cargo) build --release -p ringway
 	@guest/build
 	$(cargo) test --workspace --exclude ringway-tests --no-fail-fast
-	$(cargo) test -p ringway-tests --lib --bins --test structure
-	RINGWAY=$(release) $(cargo) test -p ringway-tests --test '*' --no-fail-fast
+	RINGWAY=$(release) $(cargo) test -p ringway-tests --no-fail-fast
 
 lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where installed
 	$(CARGO) fmt --all --check
