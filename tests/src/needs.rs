@@ -4,7 +4,6 @@
 use std::{
     env, fs,
     io::{self, Write},
-    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
@@ -74,12 +73,7 @@ impl Need {
 
 fn find(program: &str) -> Result<()> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Where Debian keeps what only root used to need.
-    let folders = env::split_paths(&path).chain([Path::new("/usr/sbin").into()]);
-    if folders
-        .map(|folder| folder.join(program))
-        .any(|file| file.is_file())
-    {
+    if env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
         return Ok(());
     }
     bail!(

@@ -1,6 +1,6 @@
 //! Network cards of guests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Offloads of QEMU's virtio-net-pci, both directions.
 const OFFLOADS: [&str; 14] = [
@@ -32,6 +32,8 @@ pub struct Nic {
 #[derive(Debug, Clone)]
 enum Backend {
     VhostUser(PathBuf),
+    /// QEMU listens, the back-end connects.
+    Listening(PathBuf),
     Tap(String),
 }
 
@@ -39,6 +41,11 @@ impl Nic {
     /// A virtio NIC whose back-end listens at `path`.
     pub fn vhost_user(path: impl Into<PathBuf>) -> Self {
         Self::new(Backend::VhostUser(path.into()))
+    }
+
+    /// A virtio NIC whose back-end connects to `path`.
+    pub fn vhost_user_listening(path: impl Into<PathBuf>) -> Self {
+        Self::new(Backend::Listening(path.into()))
     }
 
     /// A virtio NIC on a kernel tap (QEMU moves the frames); the guest must run in the tap's namespace.
@@ -91,25 +98,30 @@ impl Nic {
     }
 
     pub(crate) fn is_vhost_user(&self) -> bool {
-        matches!(self.backend, Backend::VhostUser(_))
+        matches!(self.backend, Backend::VhostUser(_) | Backend::Listening(_))
     }
 
     /// QEMU's options for it, as the card `index` of the guest `guest`.
     pub(crate) fn arguments(&self, index: usize, guest: &str) -> Vec<String> {
         let queues = self.queues;
-        let mut arguments = Vec::new();
-        match &self.backend {
-            Backend::VhostUser(path) => arguments.extend([
+        let socket = |path: &Path, mode: &str| {
+            vec![
                 "-chardev".into(),
-                format!("socket,id=c{index},path={},reconnect=1", path.display()),
+                format!("socket,id=c{index},path={},{mode}", path.display()),
                 "-netdev".into(),
                 format!("vhost-user,id=n{index},chardev=c{index},queues={queues}"),
-            ]),
-            Backend::Tap(name) => arguments.extend([
+            ]
+        };
+        let mut arguments: Vec<String> = match &self.backend {
+            Backend::VhostUser(path) => socket(path, "reconnect=1"),
+            Backend::Listening(path) => socket(path, "server=on,wait=off"),
+            Backend::Tap(name) => vec![
                 "-netdev".into(),
-                format!("tap,id=n{index},ifname={name},script=no,downscript=no,vhost=off,queues={queues}"),
-            ]),
-        }
+                format!(
+                    "tap,id=n{index},ifname={name},script=no,downscript=no,vhost=off,queues={queues}"
+                ),
+            ],
+        };
         let mac = self.mac.clone().unwrap_or_else(|| mac_of(guest, index));
         // One vector per ring, one for configuration changes, one for the control ring.
         let mut device = format!(

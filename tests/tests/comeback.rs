@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use ringway_tests::{
-    Guest, Lab, Need, Netns, Pair, Switch,
+    Guest, Lab, Need, Netns, Nic, Pair, Switch,
     audit::audit,
     iperf::{Iperf, Measured},
     pair::{A, B, ping},
@@ -100,6 +100,47 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
         ping(guest, HOST, 50, "")?;
     }
     Ok(())
+}
+
+/// A switch that dies takes nothing along: the guests connect to the next one, whoever of both listens.
+#[test]
+fn the_switch_dies_and_guests_go_on_with_the_next_one() -> Result<()> {
+    let Some(lab) = Lab::with("switch-dies", &[Need::Guests, Need::Program("openssl")])? else {
+        return Ok(());
+    };
+    let start = || {
+        let b = lab.path("b");
+        lab.switch()
+            .vhost_user("a", QUEUES)
+            .port(&format!(
+                "vhost-user,name=b,path={},mode=client,queues={QUEUES}",
+                b.display()
+            ))
+            .start()
+    };
+    let b = Nic::vhost_user_listening(lab.path("b")).queues(QUEUES);
+    let guest = |name, nic| lab.guest(name).processors(QUEUES).nic(nic);
+    let Pair { a, b, switch } = Pair::boot(
+        start()?,
+        guest("a", lab.nic("a").queues(QUEUES)),
+        guest("b", b),
+    )?;
+    both_carry(&a, &b, 7)?;
+
+    let stream = Iperf::new(&a, &b, B).seconds(8).start()?;
+    switch.kill();
+    let mut switch = start()?;
+    for name in ["a", "b"] {
+        await_frames(&mut switch, name, 100)?;
+    }
+    // The connection outlives the switch.
+    let measured = stream.finish()?;
+    lab.report(&format!(
+        "TCP over the death of the switch: {:.0} Mbit/s",
+        measured.megabits
+    ));
+    both_carry(&a, &b, 8)?;
+    switch.statistics()?.check()
 }
 
 /// Driver variants: no merged buffers (every buffer holds the largest frame), and a driver older than VERSION_1, whose header has

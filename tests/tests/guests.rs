@@ -1,6 +1,6 @@
 //! Two Linux guests at one switch. Each test boots once and then asks many things of the same pair.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ringway_tests::{
     Lab, Need, Pair,
     audit::audit,
@@ -50,7 +50,14 @@ fn eight_queue_pairs() -> Result<()> {
     let Some(lab) = Lab::with("guests-8", &[Need::Guests])? else {
         return Ok(());
     };
-    let mut pair = Pair::new(&lab, 8)?;
+    // With the MTU told by the device, too.
+    let nic = |name| lab.nic(name).queues(8).mtu(9000);
+    let mut pair = Pair::with(&lab, 8, nic("a"), nic("b"))?;
+    for guest in [&pair.a, &pair.b] {
+        let link = guest.sh("ip link show eth0")?;
+        ensure!(link.contains(" mtu 9000 "), "{link}");
+    }
+    pair.ping(50, "-s 8972 -M do")?;
     serves(&lab, &mut pair, 8)?;
     report(&lab, &mut pair)
 }
@@ -140,23 +147,30 @@ fn idle_queues(pair: &mut Pair, queues: u16) -> Result<Vec<String>> {
 
 fn small_and_large_datagrams(lab: &Lab, pair: &Pair) -> Result<()> {
     for (length, megabits) in [(64, 2), (1472, 40)] {
-        for reverse in [false, true] {
+        for (direction, reverse) in [("a to b", false), ("b to a", true)] {
             let run = Iperf::new(&pair.a, &pair.b, B).udp(length, megabits);
             let run = if reverse { run.reverse() } else { run };
-            let measured = run.run()?;
-            let direction = if reverse { "b to a" } else { "a to b" };
-            lab.report(&format!(
-                "UDP {length} B {direction}: {:.1} Mbit/s, {} of {} lost",
-                measured.megabits, measured.lost, measured.sent
-            ));
-            // A slow guest may lose some at its socket; the audit sees to it that the switch delivered all.
-            ensure!(
-                measured.sent > 1000 && measured.lost * 4 < measured.sent,
-                "{measured:?}"
-            );
+            datagrams(lab, &format!("UDP {length} B {direction}"), &run)?;
         }
     }
     Ok(())
+}
+
+/// An emulated guest on a busy machine may be late and lose datagrams at its socket; out of a few runs one must lose next to none.
+fn datagrams(lab: &Lab, what: &str, run: &Iperf<'_>) -> Result<()> {
+    const RUNS: u32 = 5;
+    for _ in 0..RUNS {
+        let measured = run.run()?;
+        lab.report(&format!(
+            "{what}: {:.1} Mbit/s, {} of {} lost",
+            measured.megabits, measured.lost, measured.sent
+        ));
+        ensure!(measured.sent > 1000, "{what}: {measured:?}");
+        if measured.lost * 100 <= measured.sent {
+            return Ok(());
+        }
+    }
+    bail!("{what}: more than 1 % lost in each of {RUNS} runs");
 }
 
 fn jumbo_frames(lab: &Lab, pair: &Pair) -> Result<()> {
