@@ -56,6 +56,9 @@ pub struct QueueStatistics {
     pub kicks: u64,
     /// Calls sent to the driver.
     pub calls: u64,
+    /// Kicks that the driver owed and never sent; the queue was served all the same. Printed only when there are any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed_kicks: u64,
 }
 
 impl Statistics {
@@ -64,6 +67,10 @@ impl Statistics {
         // Only maps with keys other than strings can fail, and there are none.
         serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]
@@ -85,6 +92,7 @@ mod tests {
                     tx_bytes: 120,
                     kicks: 3,
                     calls: 4,
+                    missed_kicks: 0,
                 }],
                 drops: BTreeMap::from([("no-buffers".into(), 5)]),
             }],

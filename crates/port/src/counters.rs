@@ -146,6 +146,7 @@ pub struct Half {
     bytes: AtomicU64,
     events: AtomicU64,
     calls: AtomicU64,
+    missed_kicks: AtomicU64,
 }
 
 impl Half {
@@ -158,6 +159,11 @@ impl Half {
     /// Counts a wake-up by the other side (a kick). One writer at a time.
     pub fn count_kick(&self) {
         add(&self.events, 1);
+    }
+
+    /// Counts a kick that never came. One writer at a time.
+    pub fn count_missed_kick(&self) {
+        add(&self.missed_kicks, 1);
     }
 
     /// Counts a call of the other side. One writer at a time.
@@ -178,6 +184,11 @@ impl Half {
     /// Kicks so far.
     pub fn kicks(&self) -> u64 {
         self.events.load(Ordering::Relaxed)
+    }
+
+    /// Kicks that never came, so far.
+    pub fn missed_kicks(&self) -> u64 {
+        self.missed_kicks.load(Ordering::Relaxed)
     }
 
     /// Calls so far.

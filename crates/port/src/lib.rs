@@ -75,6 +75,11 @@ pub trait Port: Send + Sync {
     /// Wake-ups are not needed while a worker polls the queue.
     fn disarm(&self, queue: usize);
 
+    /// Whether an armed queue has something although no wake-up said so.
+    fn is_waiting(&self, _queue: usize) -> bool {
+        false
+    }
+
     /// A wake-up arrived.
     fn woken(&self, queue: usize);
 }

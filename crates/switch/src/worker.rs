@@ -5,6 +5,8 @@
 //! nothing until its descriptor fires. A queue whose port sent beyond its rate *rests* until it is
 //! even. With no hot queue left the worker sleeps in epoll.
 
+mod rest;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ringway_port::{Burst, DropReason, Heads, MAX_BURST, Wakeup};
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 
 use crate::classify::classify;
 use crate::clock::Clock;
@@ -31,9 +33,6 @@ pub enum Poll {
     Never,
 }
 
-/// Polling goes on for this long after the last frame.
-const SPIN: Duration = Duration::from_micros(30);
-
 /// Frames per queue and round.
 const BURST: usize = 32;
 
@@ -47,9 +46,6 @@ const IDLE_PAUSES: u32 = 4;
 
 /// Rounds between two looks at how long the queues without work have had none.
 const COOL_ROUNDS: u64 = 8;
-
-/// Longest sleep, so that a generator's rate or a resting queue is never far off.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Epoll datum of the bell; queue ids start at 1.
 const BELL: u64 = 0;
@@ -70,6 +66,9 @@ pub(crate) struct Worker {
     rounds: u64,
     /// Rounds since the descriptors were looked at.
     unseen: u32,
+    /// Some queue waits for kicks.
+    watched: bool,
+    next_watch: Instant,
 }
 
 /// A queue this worker serves.
@@ -79,6 +78,8 @@ struct Served {
     registered: bool,
     state: State,
     last_work: Option<Instant>,
+    /// Armed, with something to give, at the last look.
+    suspect: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,8 @@ impl Worker {
             resting: 0,
             rounds: 0,
             unseen: 0,
+            watched: false,
+            next_watch: shared.start,
             shared,
         })
     }
@@ -157,6 +160,7 @@ impl Worker {
             self.clock.pass();
             self.clock.instant();
             self.wait(snapshot, Some(Duration::ZERO));
+            self.watch(snapshot);
         }
     }
 
@@ -219,143 +223,6 @@ impl Worker {
         true
     }
 
-    /// Takes queues that gave nothing for long enough out of the hot ones.
-    fn cool(&mut self, snapshot: &Snapshot) {
-        let now = self.clock.instant();
-        let spin = match self.poll {
-            Poll::Adaptive => SPIN,
-            Poll::Always => Duration::MAX,
-            Poll::Never => Duration::ZERO,
-        };
-        let Self {
-            hot,
-            served,
-            resting,
-            ..
-        } = self;
-        hot.retain(|&index| {
-            let queue = &mut served[index];
-            if let State::Resting(_) = queue.state {
-                *resting += 1;
-                return false;
-            }
-            let since = *queue.last_work.get_or_insert(now);
-            let Some(entry) = snapshot.entry(queue.at.slot) else {
-                return false;
-            };
-            let number = usize::from(queue.at.queue);
-            let cooled = match entry.port.wakeup(number) {
-                Wakeup::Never => true,
-                // Looking costs a system call: nothing there, nothing to poll for.
-                Wakeup::Descriptor { .. } | Wakeup::Timer { .. } => true,
-                // The peer asked to be polled.
-                Wakeup::Memory { kick: None, .. } => false,
-                Wakeup::Memory { .. } => now - since >= spin,
-            };
-            if !cooled || entry.port.arm(number) {
-                return true;
-            }
-            queue.state = State::Armed;
-            queue.last_work = None;
-            false
-        });
-    }
-
-    /// Sleeps until a descriptor fires or a timer is due.
-    fn sleep(&mut self, snapshot: &Snapshot) {
-        self.clock.pass();
-        let now = self.clock.instant();
-        let mut longest = None;
-        let mut limit = |wait: Duration| {
-            let wait = wait.min(LONGEST_SLEEP);
-            longest = Some(longest.map_or(wait, |other: Duration| other.min(wait)));
-        };
-        for queue in &self.served {
-            match queue.state {
-                State::Resting(until) => limit(until.saturating_duration_since(now)),
-                State::Armed => {
-                    let wakeup = snapshot
-                        .entry(queue.at.slot)
-                        .map(|entry| entry.port.wakeup(usize::from(queue.at.queue)));
-                    if let Some(Wakeup::Timer { wait, .. }) = wakeup {
-                        limit(Duration::from_nanos(wait));
-                    }
-                }
-                State::Hot => {}
-            }
-        }
-        self.wait(snapshot, longest);
-        self.clock.pass();
-        let now = self.clock.instant();
-        for index in 0..self.served.len() {
-            let queue = &self.served[index];
-            let due = match queue.state {
-                State::Resting(until) => until <= now,
-                State::Armed => !queue.registered,
-                State::Hot => false,
-            };
-            if due {
-                self.heat(snapshot, index);
-            }
-        }
-    }
-
-    /// Looks at descriptors, for at most `timeout` (`None` = until one fires).
-    fn wait(&mut self, snapshot: &Snapshot, timeout: Option<Duration>) {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
-        let mut events = [const { std::mem::MaybeUninit::uninit() }; 64];
-        let Ok((fired, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else {
-            return;
-        };
-        for event in fired {
-            match event.data.u64() {
-                BELL => self.answer_bell(snapshot),
-                id => {
-                    let Some(&index) = self.by_id.get(&id) else {
-                        continue;
-                    };
-                    let at = self.served[index].at;
-                    if let Some(entry) = snapshot.entry(at.slot) {
-                        entry.port.woken(usize::from(at.queue));
-                    }
-                    if self.served[index].state == State::Armed {
-                        self.heat(snapshot, index);
-                    }
-                }
-            }
-        }
-        if self.resting > 0 {
-            self.end_rests(snapshot);
-        }
-    }
-
-    fn end_rests(&mut self, snapshot: &Snapshot) {
-        let now = self.clock.instant();
-        for index in 0..self.served.len() {
-            if matches!(self.served[index].state, State::Resting(until) if until <= now) {
-                self.heat(snapshot, index);
-            }
-        }
-    }
-
-    fn heat(&mut self, snapshot: &Snapshot, index: usize) {
-        let queue = &mut self.served[index];
-        if matches!(queue.state, State::Resting(_)) {
-            self.resting = self.resting.saturating_sub(1);
-        }
-        queue.state = State::Hot;
-        queue.last_work = None;
-        if let Some(entry) = snapshot.entry(queue.at.slot) {
-            entry.port.disarm(usize::from(queue.at.queue));
-        }
-        if !self.hot.contains(&index) {
-            self.hot.push(index);
-        }
-    }
-
     /// Worker 0 sends what was injected.
     #[cold]
     fn answer_bell(&mut self, snapshot: &Snapshot) {
@@ -389,6 +256,7 @@ impl Worker {
         self.by_id.clear();
         self.hot.clear();
         self.resting = 0;
+        self.watched = false;
         for &at in &new.work[self.number] {
             let Some(entry) = new.entry(at.slot) else {
                 continue;
@@ -400,6 +268,7 @@ impl Worker {
             else {
                 continue;
             };
+            self.watched |= matches!(wakeup, Wakeup::Memory { kick: Some(_), .. });
             let index = self.served.len();
             let queue = kept.remove(&id).map_or_else(
                 || Served {
@@ -408,6 +277,7 @@ impl Worker {
                     registered: self.register(wakeup),
                     state: State::Armed,
                     last_work: None,
+                    suspect: false,
                 },
                 |queue| Served { at, ..queue },
             );

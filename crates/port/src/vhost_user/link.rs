@@ -145,6 +145,13 @@ impl Port for Link {
         }
     }
 
+    fn is_waiting(&self, queue: usize) -> bool {
+        match self.from_guest.get(queue) {
+            Some(Some(source)) if !source.queue.has_failed() => source.queue.lock().has_available(),
+            _ => false,
+        }
+    }
+
     fn disarm(&self, queue: usize) {
         if let Some(Some(source)) = self.from_guest.get(queue) {
             source.queue.lock().disable_kicks();

@@ -388,5 +388,6 @@ fn queue_statistics(queue: &QueueCounters) -> QueueStatistics {
         tx_bytes: queue.sent.bytes(),
         kicks: queue.received.kicks(),
         calls: queue.received.calls() + queue.sent.calls(),
+        missed_kicks: queue.received.missed_kicks(),
     }
 }
