@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
 use mock::frames::{BROADCAST, frame, mac, tagged};
-use mock::{Guest, Lab, Nic, Options, PATIENCE};
+use mock::{Guest, Lab, Options, PATIENCE};
 use ringway_api::control::{Client, ClientError, Passed, PortChange, Setting};
 use ringway_switch::{Config, NewPort, StartError, Switch};
 use ringway_vhost::user::frontend::Frontend;
@@ -227,12 +227,8 @@ fn sockets_and_files_can_be_opened_by_somebody_else() {
         assert_eq!(name.unwrap(), "client");
     });
     let mut server = Guest::start(&lab.path("ours.sock"), Options::default());
-    let mut client = Guest {
-        front: Frontend::new(ours.into(), PATIENCE).unwrap(),
-        nic: Nic::new(Options::default()),
-    };
-    client.nic.fill();
-    client.set_up();
+    let front = Frontend::new(ours.into(), PATIENCE).unwrap();
+    let mut client = Guest::over(front, Options::default());
     client.send(&frame(mac(1), BROADCAST, 60, 1));
     assert_eq!(server.receive().frame, frame(mac(1), BROADCAST, 60, 1));
     server.send(&frame(mac(2), mac(1), 77, 2));

@@ -2,11 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
+use ringway_mem::{GuestMemory, RegionRequest};
 use ringway_vhost::user::RingAddresses;
 use ringway_vhost::user::frontend::Frontend;
 
-use super::{Nic, Options, PATIENCE};
+use super::{Nic, Options, PATIENCE, queue};
 
 /// Sets of features.
 pub mod features {
@@ -51,36 +53,24 @@ pub struct Guest {
 impl Guest {
     /// Connects to `path`, sets everything up and starts.
     pub fn start(path: &Path, options: Options) -> Self {
-        let mut guest = Self {
-            front: Frontend::connect(path, PATIENCE).unwrap(),
-            nic: Nic::new(options),
-        };
-        guest.nic.fill();
+        Self::over(Frontend::connect(path, PATIENCE).unwrap(), options)
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(front: Frontend, options: Options) -> Self {
+        let mut nic = Nic::new(options);
+        nic.fill();
+        let mut guest = Self { front, nic };
         guest.set_up();
         guest
     }
 
-    /// Everything a front-end says from the first message on until its driver runs, as after a
-    /// connection was made or made anew.
+    /// Everything a front-end says until its driver runs.
     pub fn set_up(&mut self) {
-        let Self { front, nic } = self;
-        let offered = front.get_features().unwrap();
-        let features = nic.options.features;
-        assert_eq!(features & !offered, 0, "offered are {offered:#x}");
-        let protocol = front.get_protocol_features().unwrap();
-        front.set_protocol_features(protocol).unwrap();
-        front.ask_for_acks(true);
-        assert!(front.get_queue_num().unwrap() >= nic.options.pairs.into());
-        front.set_owner().unwrap();
-        front.set_features(features).unwrap();
-        front.set_mem_table(&nic.regions).unwrap();
-        for ring in 0..nic.queues.len() {
-            self.start_ring(ring);
-        }
-        self.front.set_status(RUNNING).unwrap();
+        Setup::of(&self.nic).apply(&mut self.front);
     }
 
-    /// Starts a ring where its driver stands, and enables it.
+    /// Enables a ring and starts it where its driver stands.
     pub fn start_ring(&mut self, ring: usize) {
         let base = self.nic.queues[ring].ring.base().to_vhost();
         RingSetup::of(&self.nic, ring).start(&mut self.front, base);
@@ -90,16 +80,69 @@ impl Guest {
     pub fn stop_ring(&mut self, ring: usize) -> u32 {
         self.front.get_vring_base(index(ring)).unwrap()
     }
+}
 
-    /// Goes on at `path` as a front-end does whose connection was lost: same memory, same rings.
-    pub fn reconnect(&mut self, path: &Path) {
-        self.front = Frontend::connect(path, PATIENCE).unwrap();
-        self.set_up();
+/// What a front-end says of its device, for when the NIC itself is with another thread.
+pub struct Setup {
+    features: u64,
+    pub regions: Vec<RegionRequest>,
+    pub rings: Vec<RingSetup>,
+}
+
+/// One thing that a front-end says.
+type Step<'a> = Box<dyn Fn(&mut Frontend) + 'a>;
+
+impl Setup {
+    pub fn of(nic: &Nic) -> Self {
+        let regions = nic.regions.iter().map(|region| RegionRequest {
+            file: region.file.try_clone().unwrap(),
+            ..*region
+        });
+        Self {
+            features: nic.options.features,
+            regions: regions.collect(),
+            rings: (0..nic.queues.len())
+                .map(|ring| RingSetup::of(nic, ring))
+                .collect(),
+        }
+    }
+
+    /// All steps, as after a connection was made or made anew.
+    pub fn apply(&self, front: &mut Frontend) {
+        self.steps().iter().for_each(|step| step(front));
+    }
+
+    /// The steps up to a driver that runs.
+    pub fn steps(&self) -> Vec<Step<'_>> {
+        let mut steps: Vec<Step<'_>> = vec![
+            Box::new(|front| {
+                let offered = front.get_features().unwrap();
+                assert_eq!(self.features & !offered, 0, "offered are {offered:#x}");
+            }),
+            Box::new(|front| {
+                let protocol = front.get_protocol_features().unwrap();
+                front.set_protocol_features(protocol).unwrap();
+                front.ask_for_acks(true);
+            }),
+            Box::new(|front| {
+                let pairs = self.rings.len() as u64 / 2;
+                assert!(front.get_queue_num().unwrap() >= pairs);
+            }),
+            Box::new(|front| front.set_owner().unwrap()),
+            Box::new(|front| front.set_features(self.features).unwrap()),
+            Box::new(|front| front.set_mem_table(&self.regions).unwrap()),
+        ];
+        for ring in &self.rings {
+            steps.extend(ring.steps(RingSetup::used_index));
+        }
+        steps.push(Box::new(|front| front.set_status(RUNNING).unwrap()));
+        steps
     }
 }
 
-/// What a front-end says of a ring, for when the ring itself is with another thread.
+/// What a front-end says of a ring.
 pub struct RingSetup {
+    memory: Arc<GuestMemory>,
     ring: usize,
     size: u16,
     addresses: RingAddresses,
@@ -112,6 +155,7 @@ impl RingSetup {
         let queue = &nic.queues[ring];
         let layout = queue.layout();
         Self {
+            memory: nic.memory.clone(),
             ring,
             size: layout.size,
             addresses: RingAddresses {
@@ -126,21 +170,35 @@ impl RingSetup {
         }
     }
 
-    /// Starts the ring at `base` and enables it.
+    /// Enables the ring and starts it at `base`.
     pub fn start(&self, front: &mut Frontend, base: u32) {
-        let (ring, byte) = (index(self.ring), u8::try_from(self.ring).unwrap());
-        front.set_vring_num(ring, self.size.into()).unwrap();
-        front.set_vring_base(ring, base).unwrap();
-        front.set_vring_addr(ring, &self.addresses).unwrap();
-        front.set_vring_call(byte, Some(self.call.as_fd())).unwrap();
-        front.set_vring_kick(byte, Some(self.kick.as_fd())).unwrap();
-        front.set_vring_enable(ring, true).unwrap();
+        self.steps(|_| base).iter().for_each(|step| step(front));
     }
 
     /// Stops the ring and starts it where it stopped.
     pub fn restart(&self, front: &mut Frontend) {
         let base = front.get_vring_base(index(self.ring)).unwrap();
         self.start(front, base);
+    }
+
+    /// Where the device stands, as a front-end finds it that has lost its back-end.
+    pub fn used_index(&self) -> u32 {
+        let bytes = queue::read(&self.memory, self.addresses.used + 2, 2);
+        u16::from_le_bytes([bytes[0], bytes[1]]).into()
+    }
+
+    fn steps<'a>(&'a self, base: impl Fn(&Self) -> u32 + 'a) -> Vec<Step<'a>> {
+        let (ring, byte) = (index(self.ring), u8::try_from(self.ring).unwrap());
+        let (kick, call) = (self.kick.as_fd(), self.call.as_fd());
+        vec![
+            // First, as QEMU has it: what a started but disabled ring holds is discarded.
+            Box::new(move |front| front.set_vring_enable(ring, true).unwrap()),
+            Box::new(move |front| front.set_vring_num(ring, self.size.into()).unwrap()),
+            Box::new(move |front| front.set_vring_base(ring, base(self)).unwrap()),
+            Box::new(move |front| front.set_vring_addr(ring, &self.addresses).unwrap()),
+            Box::new(move |front| front.set_vring_call(byte, Some(call)).unwrap()),
+            Box::new(move |front| front.set_vring_kick(byte, Some(kick)).unwrap()),
+        ]
     }
 }
 

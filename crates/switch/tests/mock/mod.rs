@@ -14,7 +14,7 @@ mod nic;
 pub mod queue;
 mod traffic;
 
-pub use guest::{Guest, RingSetup, features};
+pub use guest::{Guest, RingSetup, Setup, features};
 pub use lab::{Lab, agree};
 pub use nic::{Nic, Options, Received, sleep};
 pub use queue::Shape;

@@ -12,6 +12,9 @@ use super::{Nic, PATIENCE};
 /// Frames under way at once.
 const WINDOW: u64 = 24;
 
+/// Frames that go there and back at least, however soon a conversation is ended.
+const LEAST: u64 = 200;
+
 /// A conversation on a thread of its own: the first guest sends, the second sends everything back,
 /// the first checks every byte and the order. A frame that is lost ends it with a panic.
 pub struct Talk {
@@ -60,7 +63,8 @@ fn talk(first: &mut Nic, second: &mut Nic, stop: &AtomicBool) -> u64 {
     let mut deadline = Instant::now() + PATIENCE;
     loop {
         let mut progress = false;
-        while sent < back + WINDOW && !stop.load(Ordering::Relaxed) {
+        let stopped = stop.load(Ordering::Relaxed) && sent >= LEAST;
+        while sent < back + WINDOW && !stopped {
             first.send(&frame(mac(1), mac(2), length(sent), sent));
             sent += 1;
         }
@@ -78,7 +82,7 @@ fn talk(first: &mut Nic, second: &mut Nic, stop: &AtomicBool) -> u64 {
         }
         first.reclaim();
         second.reclaim();
-        if back == sent && stop.load(Ordering::Relaxed) {
+        if back == sent && stopped {
             first.drain();
             second.drain();
             return back;
