@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, ReadSlice, WriteSlice};
+use ringway_mem::GuestMemory;
 use ringway_ring::{Chain, DeviceRing, WriteBatch};
 use ringway_wire::vnet_hdr::{self, VnetHeader};
 
 use super::queue::Queue;
+use super::write::{Scatter, write_whole};
 use crate::burst::{HEAD_FRAME, Head, MAX_FRAME, MIN_FRAME, bits, narrow, narrow16};
 use crate::{Burst, Counters, DropReason, Fault, Frame, Offloads, Port, Sent, Wakeup};
 
@@ -373,12 +374,7 @@ impl Link {
         let mut head = burst.heads[i];
         let count = u16::try_from(chains).unwrap_or(u16::MAX).to_le_bytes();
         head.vnet_mut()[vnet_hdr::LEGACY_LEN..].copy_from_slice(&count);
-        let mut scatter = Scatter {
-            out,
-            chain: used,
-            segment: 0,
-            target: None,
-        };
+        let mut scatter = Scatter::new(out, used);
         scatter.put_private(&head.vnet()[..self.header_len]);
         scatter.put_private(&head.frame()[..usize::from(burst.frames[i].head_len)]);
         for &piece in burst.body(i) {
@@ -430,29 +426,6 @@ impl NoRoom {
 /// A header that asks for nothing, in one buffer.
 const PLAIN: [u8; vnet_hdr::LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
-/// Writes frame `i` into one buffer that has room for it.
-#[inline(always)]
-fn write_whole(target: WriteSlice<'_>, burst: &Burst<'_>, i: usize) {
-    let head = &burst.heads[i];
-    let frame_head = burst.head_bytes(i);
-    let mut rest = if target.line_offset() == HEADER_ALONE {
-        target.copy_changed_from(head.vnet());
-        let frame = target.skip(vnet_hdr::LEN);
-        frame.skip(frame.copy_from(frame_head))
-    } else {
-        let private = &head.0[..vnet_hdr::LEN + frame_head.len()];
-        target.skip(target.copy_from(private))
-    };
-    for &piece in burst.body(i) {
-        rest = rest.skip(rest.copy_from_guest(piece));
-    }
-}
-
-/// Where in its cache line a buffer begins whose header fills the line up, as DPDK's drivers lay them
-/// out. Frame after frame the header is the same there, and left alone the line stays in the
-/// driver's cache.
-const HEADER_ALONE: usize = 64 - vnet_hdr::LEN;
-
 /// The first picks whose frames make up one hold.
 fn portion(burst: &Burst<'_>, picks: u64) -> u64 {
     if burst.bytes <= HOLD_BYTES {
@@ -468,53 +441,4 @@ fn portion(burst: &Burst<'_>, picks: u64) -> u64 {
         hold |= 1 << i;
     }
     hold
-}
-
-/// Writes one frame over consecutive chains; every buffer but the last is filled.
-struct Scatter<'b, 'm> {
-    out: &'b mut WriteBatch<'m>,
-    chain: usize,
-    /// Segment within the chain.
-    segment: u16,
-    target: Option<WriteSlice<'m>>,
-}
-
-impl Scatter<'_, '_> {
-    fn put_private(&mut self, bytes: &[u8]) {
-        self.put(ReadSlice::from_private(bytes));
-    }
-
-    fn put(&mut self, mut piece: ReadSlice<'_>) {
-        while !piece.is_empty() {
-            let Some(target) = self.target.filter(|target| !target.is_empty()) else {
-                if !self.advance() {
-                    return;
-                }
-                continue;
-            };
-            let n = target.copy_from_guest(piece);
-            self.out.chains[self.chain].written += narrow(n);
-            self.target = Some(target.skip(n));
-            piece = piece.skip(n);
-        }
-    }
-
-    /// To the next segment, of this chain or of the next one.
-    fn advance(&mut self) -> bool {
-        loop {
-            let Some(&Chain {
-                first, segments, ..
-            }) = self.out.chains.get(self.chain)
-            else {
-                return false;
-            };
-            if self.segment < segments {
-                self.target = Some(self.out.segments[usize::from(first + self.segment)]);
-                self.segment += 1;
-                return true;
-            }
-            self.chain += 1;
-            self.segment = 0;
-        }
-    }
 }

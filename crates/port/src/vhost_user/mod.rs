@@ -11,6 +11,7 @@
 
 mod link;
 mod queue;
+mod write;
 
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
