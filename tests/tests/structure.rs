@@ -25,11 +25,11 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("ringway-ring", &["mem"], &[]),
     ("ringway-vhost", &["mem", "ring"], &[]),
     ("ringway-port", &["wire", "mem", "ring", "vhost"], &[]),
-    // Tests of the switch drive it from outside: through rings in memory of their own and the front-end's end of a socket.
+    // Tests of the switch drive it from outside: through rings in memory of their own, the front-end's end of a socket, and taps.
     (
         "ringway-switch",
         &["wire", "port", "api"],
-        &["mem", "ring", "vhost"],
+        &["mem", "ring", "vhost", "host"],
     ),
     ("ringway", &["api", "switch", "host", "wire"], &[]),
     // Whole-program tests meet the program from outside; to talk to it they may use what its peers would.
