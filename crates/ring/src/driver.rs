@@ -213,7 +213,8 @@ impl DriverRing {
         }
     }
 
-    /// Where a device has to start that takes the ring up now: after the last chain that was popped.
+    /// Where a device has to start that takes the ring up now: after the last chain that came back. A device finds that out for itself
+    /// in a split ring, for which this is the last chain that was popped.
     pub fn base(&self) -> RingBase {
         match self {
             Self::Split(ring) => ring.base(),
