@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringway_port::{Fault, Port};
+use ringway_port::{Fault, Port, Wakeup};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::assign::Work;
 use crate::policy::Policy;
 use crate::table::Table;
 use crate::totals::Totals;
@@ -20,6 +21,25 @@ use crate::totals::Totals;
 /// How long a worker may take to pass a quiescent point. It needs microseconds; a second means
 /// that it is stuck in a system call.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The receive queues of `ports` that can give something, with their names.
+pub(crate) fn receive_queues(ports: &[Option<Entry>]) -> Vec<(u64, QueueRef)> {
+    let mut queues = Vec::new();
+    for (slot, entry) in (0u16..).zip(ports) {
+        let Some(Entry { port, .. }) = entry else {
+            continue;
+        };
+        for queue in 0..u16::try_from(port.receive_queues()).unwrap_or(u16::MAX) {
+            if let Wakeup::Memory { id, .. }
+            | Wakeup::Descriptor { id, .. }
+            | Wakeup::Timer { id, .. } = port.wakeup(usize::from(queue))
+            {
+                queues.push((id, QueueRef { slot, queue }));
+            }
+        }
+    }
+    queues
+}
 
 /// The ports as one generation of workers sees them.
 pub(crate) struct Snapshot {
@@ -50,29 +70,15 @@ pub(crate) struct QueueRef {
 }
 
 impl Snapshot {
-    /// Spreads the receive queues of `ports` over `workers`.
-    pub(crate) fn new(ports: Vec<Option<Entry>>, captures: &[u16], workers: usize) -> Self {
-        let mut work = vec![Vec::new(); workers];
-        let mut floods = Vec::new();
-        let mut next = 0;
-        for (slot, entry) in (0u16..).zip(&ports) {
-            let Some(entry) = entry else { continue };
-            if entry.port.send_queues() > 0 && !captures.contains(&slot) {
-                floods.push(slot);
-            }
-            for queue in 0..u16::try_from(entry.port.receive_queues()).unwrap_or(u16::MAX) {
-                if !matches!(
-                    entry.port.wakeup(usize::from(queue)),
-                    ringway_port::Wakeup::Never
-                ) {
-                    work[next % workers].push(QueueRef { slot, queue });
-                    next += 1;
-                }
-            }
-        }
+    /// A snapshot of `ports`, served as `work` says.
+    pub(crate) fn new(ports: Vec<Option<Entry>>, captures: &[u16], work: Work) -> Self {
+        let floods = (0u16..).zip(&ports).filter_map(|(slot, entry)| {
+            let takes = entry.as_ref()?.port.send_queues() > 0 && !captures.contains(&slot);
+            takes.then_some(slot)
+        });
         Self {
+            floods: floods.collect(),
             ports: ports.into(),
-            floods: floods.into(),
             captures: captures.into(),
             work: work.into(),
         }
@@ -118,7 +124,11 @@ impl Shared {
             table,
             start: Instant::now(),
             totals: (0..workers).map(|_| Totals::default()).collect(),
-            current: Mutex::new(Arc::new(Snapshot::new(Vec::new(), &[], workers))),
+            current: Mutex::new(Arc::new(Snapshot::new(
+                Vec::new(),
+                &[],
+                vec![Vec::new(); workers],
+            ))),
             generation: AtomicU64::new(1),
             adopted: Mutex::new(vec![0; workers]),
             adopted_changed: Condvar::new(),

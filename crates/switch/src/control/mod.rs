@@ -20,8 +20,9 @@ use ringway_port::capture::SourceNames;
 use ringway_port::{Offloads, QueueCounters};
 use rustix::event::{Timespec, epoll};
 
+use crate::assign::Assignment;
 use crate::signals::Signals;
-use crate::snapshot::{Entry, Shared, Snapshot};
+use crate::snapshot::{Entry, Shared, Snapshot, receive_queues};
 use crate::table::MAX_PORTS;
 use crate::totals::Sums;
 use crate::{StartError, StatisticsFrequency};
@@ -51,6 +52,7 @@ enum Token {
 pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     workers: usize,
+    assignment: Assignment,
     epoll: OwnedFd,
     tokens: HashMap<u64, Token>,
     next_token: u64,
@@ -89,6 +91,7 @@ impl Control {
         Ok(Self {
             shared,
             workers,
+            assignment: Assignment::default(),
             epoll,
             tokens: HashMap::new(),
             next_token: FIRST_FREE,
@@ -257,11 +260,21 @@ impl Control {
                 policy: port.policy.clone(),
             });
         }
-        if !self
-            .shared
-            .publish(Snapshot::new(entries, &captures, self.workers))
-        {
-            tracing::error!("a worker has not come round for five seconds; its ports are stuck");
+        let plan = self
+            .assignment
+            .plan(&receive_queues(&entries), self.workers);
+        let publish = |work| {
+            let snapshot = Snapshot::new(entries.clone(), &captures, work);
+            let adopted = self.shared.publish(snapshot);
+            if !adopted {
+                tracing::error!(
+                    "a worker has not come round for five seconds; its ports are stuck"
+                );
+            }
+            adopted
+        };
+        if plan.first.is_none_or(publish) {
+            publish(plan.work);
         }
     }
 
