@@ -38,6 +38,12 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
         &["api", "mem", "ring", "vhost", "wire"],
         &["host"],
     ),
+    // The bench plays guests, too, and starts processes as the tests do.
+    (
+        "ringway-bench",
+        &["mem", "ring", "vhost", "wire", "tests"],
+        &[],
+    ),
 ];
 
 /// Crates with unsafe code, each with SAFETY notes: mapped memory, the rings in it, and ioctls that nothing safe wraps.
@@ -92,7 +98,7 @@ fn unsafe_code_stands_only_where_it_has_to() -> Result<()> {
 #[test]
 fn files_have_one_subject_and_no_stubs() -> Result<()> {
     let mut complaints = Vec::new();
-    for folder in ["crates", "tests", "fuzz"] {
+    for folder in ["crates", "tests", "bench", "fuzz"] {
         for (path, text) in rust_files(&checkout().join(folder))? {
             complaints.extend(length(&path, &text));
             complaints.extend(stubs(&path, &text));

@@ -1,0 +1,220 @@
+//! One row: all middles connected at once, one running at a time, in short windows that take turns.
+//!
+//! A machine drifts within seconds, so each round measures every middle once and only ratios within a round count. A round in which the
+//! generator or a thread that carries frames had to wait for its processor is thrown away.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::generator::{Count, Generator};
+use crate::middle::{Kind, Middle, Place};
+use crate::processors::{Pinned, longest_wait, own, threads};
+use crate::rows::Row;
+use crate::statistics::{Spread, percentile, spread};
+
+/// How it is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub kinds: Vec<Kind>,
+    /// Rounds that count, and rounds that may be tried for them.
+    pub rounds: usize,
+    pub tries: usize,
+    pub window: Duration,
+    /// Share of a window that may be spent waiting for a processor.
+    pub waiting: f64,
+    /// The generator's processor.
+    pub cpu: usize,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    pub row: String,
+    pub title: String,
+    pub rounds: usize,
+    pub tried: usize,
+    /// Whether the guests' memory was made of huge pages.
+    pub huge_pages: bool,
+    pub middles: Vec<Figures>,
+    /// The first middle against each of the others.
+    pub ratios: Vec<Ratio>,
+}
+
+/// Of one middle.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figures {
+    pub name: String,
+    /// Million frames per second that arrived.
+    pub mpps: Spread,
+    /// Their bytes, median.
+    pub gbps: f64,
+    /// Share of time in which the generator had something to do, median: near 1 it may be the limit itself.
+    pub generator_busy: f64,
+    /// Share of the sent frames that did not arrive, of all rounds.
+    pub lost: f64,
+    /// Frames of a wrong length or content, of all rounds.
+    pub wrong: u64,
+    /// Microseconds under way, median and 99th percentile, where that was measured.
+    pub latency: Option<[f64; 2]>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ratio {
+    pub against: String,
+    /// Of the rounds; for latencies, of the medians.
+    pub paired: Spread,
+}
+
+struct Side {
+    kind: Kind,
+    middle: Middle,
+    generator: Generator,
+    counts: Vec<Count>,
+}
+
+/// Measures one row.
+pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Result<Outcome> {
+    let mut sides = Vec::new();
+    for &kind in &plan.kinds {
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        let (mut middle, fronts) = Middle::start(kind, place, &row.traffic)?;
+        let _pinned = Pinned::to(plan.cpu)?;
+        let mut generator = Generator::start(fronts, &row.traffic, stop)
+            .with_context(|| format!("{}: {}", row.name, kind.name()))?;
+        // Caches of addresses and flows fill, pages are touched.
+        generator.run(Duration::from_millis(300), stop)?;
+        middle.pause()?;
+        sides.push(Side {
+            kind,
+            middle,
+            generator,
+            counts: Vec::new(),
+        });
+    }
+    let _pinned = Pinned::to(plan.cpu)?;
+    let (mut kept, mut tried) = (0, 0);
+    while kept < plan.rounds && tried < plan.tries {
+        tried += 1;
+        let mut round = Vec::new();
+        for side in &mut sides {
+            match side.window(plan, stop)? {
+                Some(count) => round.push(count),
+                None => break,
+            }
+        }
+        if round.len() == sides.len() {
+            kept += 1;
+            for (side, count) in sides.iter_mut().zip(round) {
+                side.counts.push(count);
+            }
+        }
+    }
+    if kept == 0 {
+        bail!(
+            "{}: in none of {tried} rounds the machine was quiet",
+            row.name
+        );
+    }
+    Ok(outcome(row, &sides, kept, tried))
+}
+
+impl Side {
+    /// One window; `None` when somebody had to wait for a processor.
+    fn window(&mut self, plan: &Plan, stop: &AtomicBool) -> Result<Option<Count>> {
+        self.middle.go_on()?;
+        self.generator.run(plan.window / 5, stop)?;
+        let pid = self.middle.pid();
+        let (theirs, ours) = (threads(pid), own());
+        let count = self.generator.run(plan.window, stop)?;
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        let nanoseconds = u64::try_from(count.elapsed.as_nanos())?;
+        let waited = longest_wait(&theirs, &threads(pid), nanoseconds);
+        let waited = waited.max(own().waited.saturating_sub(ours.waited));
+        self.middle.pause()?;
+        if count.received == 0 {
+            bail!("{}: nothing arrived in a window", self.kind.name());
+        }
+        Ok((waited as f64 <= plan.waiting * nanoseconds as f64).then_some(count))
+    }
+}
+
+fn outcome(row: &Row, sides: &[Side], rounds: usize, tried: usize) -> Outcome {
+    let rate = |count: &Count| count.received as f64 / count.elapsed.as_secs_f64() / 1e6;
+    let latencies: Vec<Option<[f64; 2]>> = sides.iter().map(latency).collect();
+    let figures = sides.iter().zip(&latencies).map(|(side, &latency)| {
+        let all = |of: fn(&Count) -> u64| side.counts.iter().map(of).sum::<u64>();
+        let median = |of: &dyn Fn(&Count) -> f64| spread(side.counts.iter().map(of)).median;
+        Figures {
+            name: side.kind.name().into(),
+            mpps: spread(side.counts.iter().map(rate)),
+            gbps: median(&|count| count.bytes as f64 * 8e-9 / count.elapsed.as_secs_f64()),
+            generator_busy: median(&|count| {
+                1.0 - count.idle.as_secs_f64() / count.elapsed.as_secs_f64()
+            }),
+            lost: (1.0 - all(|count| count.received) as f64 / all(|count| count.sent) as f64)
+                .max(0.0),
+            wrong: all(|count| count.wrong),
+            latency,
+        }
+    });
+    let first = &sides[0];
+    let ratios = sides.iter().skip(1).map(|side| {
+        let pairs = first.counts.iter().zip(&side.counts);
+        let paired = if row.traffic.latency {
+            let middle = |count: &Count| f64::from(percentile(&count.latencies, 50));
+            spread(pairs.map(|(ours, theirs)| middle(ours) / middle(theirs)))
+        } else {
+            spread(pairs.map(|(ours, theirs)| rate(ours) / rate(theirs)))
+        };
+        Ratio {
+            against: side.kind.name().into(),
+            paired,
+        }
+    });
+    Outcome {
+        row: row.name.clone(),
+        title: row.title.clone(),
+        rounds,
+        tried,
+        huge_pages: sides
+            .iter()
+            .all(|side| side.generator.guests.iter().all(|guest| guest.huge)),
+        middles: figures.collect(),
+        ratios: ratios.collect(),
+    }
+}
+
+fn latency(side: &Side) -> Option<[f64; 2]> {
+    let all: Vec<u32> = side
+        .counts
+        .iter()
+        .flat_map(|count| count.latencies.iter().copied())
+        .collect();
+    (!all.is_empty()).then(|| [50, 99].map(|share| f64::from(percentile(&all, share)) / 1e3))
+}
+
+/// Kinds that can be measured here; says on stderr what is missing.
+pub fn available(wanted: &[Kind]) -> Vec<Kind> {
+    let mut said = BTreeMap::new();
+    let mut found = Vec::new();
+    for &kind in wanted {
+        match kind.missing() {
+            Some(why) => {
+                said.insert(kind.name(), why);
+            }
+            None => found.push(kind),
+        }
+    }
+    for why in said.values() {
+        eprintln!("bench: without this peer: {why}");
+    }
+    found
+}

@@ -1,0 +1,310 @@
+//! Two guests driven by one thread: what one sends through the switch, the other receives.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use ringway_vhost::user::frontend::Frontend;
+
+use crate::frames::{self, STAMP};
+use crate::guest::Guest;
+use crate::queue::{HEADER, Piece};
+use crate::traffic::Traffic;
+
+/// Passes of the loop between two looks at the clock, unless something has to be timed.
+const PASSES: u32 = 8;
+/// Frames in a closed loop that do not come for so long are lost.
+const LOST_AFTER: Duration = Duration::from_millis(5);
+/// Buffers taken in one pass, in bursts; frames of many buffers need more than one burst's worth.
+const RECEIVED: usize = 32;
+
+pub struct Generator {
+    pub guests: [Guest; 2],
+    receivers: [Receiver; 2],
+    traffic: Traffic,
+    /// Bytes of what is sent now.
+    len: usize,
+    born: Instant,
+    /// What each guest sends, by number, to compare with.
+    sent: [Vec<Vec<u8>>; 2],
+}
+
+/// What happened in a window.
+#[derive(Debug, Default)]
+pub struct Count {
+    pub sent: u64,
+    pub received: u64,
+    pub bytes: u64,
+    /// Frames of a wrong length or, when compared, of wrong bytes.
+    pub wrong: u64,
+    pub elapsed: Duration,
+    /// Time in which nothing could be sent and nothing had come.
+    pub idle: Duration,
+    /// Nanoseconds under way, of the first frame of each burst.
+    pub latencies: Vec<u32>,
+}
+
+/// The frame that a guest is about to have received.
+#[derive(Debug, Default)]
+struct Receiver {
+    /// Buffers that are still to come.
+    left: u16,
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+impl Generator {
+    /// Connects two guests and waits until the switch forwards between them.
+    pub fn start(fronts: [Frontend; 2], traffic: &Traffic, stop: &AtomicBool) -> Result<Self> {
+        let [first, second] = fronts;
+        let guests = [
+            Guest::start(first, traffic)?,
+            Guest::start(second, traffic)?,
+        ];
+        let mut generator = Self {
+            guests,
+            receivers: Default::default(),
+            traffic: traffic.clone(),
+            len: 0,
+            born: Instant::now(),
+            sent: Default::default(),
+        };
+        generator.announce(stop)?;
+        for side in 0..2 {
+            let frames = generator.guests[side].prepare(traffic, side)?;
+            if traffic.verify {
+                generator.sent[side] = frames;
+            }
+        }
+        generator.len = traffic.size;
+        Ok(generator)
+    }
+
+    /// Makes every address known to the switch: each guest speaks to everybody until the other has heard all of it three times.
+    fn announce(&mut self, stop: &AtomicBool) -> Result<()> {
+        for side in 0..2 {
+            self.len = self.guests[side].prepare_announcements(&self.traffic, side)?;
+            let wanted = 3 * self.traffic.pairs as u64;
+            let end = Instant::now() + Duration::from_secs(20);
+            let mut heard = 0;
+            while heard < wanted {
+                if stop.load(Ordering::Relaxed) {
+                    bail!("interrupted");
+                }
+                if Instant::now() > end {
+                    bail!("of {wanted} announcements of guest {side} only {heard} came through");
+                }
+                let len = self.len;
+                self.guests[side].tx.send(1, len, false, None)?;
+                let pause = Instant::now() + Duration::from_micros(100);
+                while Instant::now() < pause {
+                    heard += self.guests[1 - side].rx.receive(RECEIVED, |_| ())? as u64;
+                    // A flood that comes back is nobody's.
+                    self.guests[side].rx.receive(RECEIVED, |_| ())?;
+                }
+            }
+            let end = Instant::now() + Duration::from_secs(5);
+            while !self.guests[side].tx.reclaim_all()? {
+                if Instant::now() > end {
+                    bail!("the back-end keeps frames of guest {side}");
+                }
+            }
+        }
+        self.drain(Duration::from_millis(20))?;
+        Ok(())
+    }
+
+    /// Sends and receives for so long.
+    pub fn run(&mut self, duration: Duration, stop: &AtomicBool) -> Result<Count> {
+        let traffic = self.traffic.clone();
+        let mut count = Count::default();
+        if traffic.latency {
+            count.latencies.reserve_exact(4 << 20);
+        }
+        let timed = traffic.latency || traffic.rate.is_some();
+        let ways: &[(usize, usize)] = if traffic.both_ways {
+            &[(0, 1), (1, 0)]
+        } else {
+            &[(0, 1)]
+        };
+        let burst = traffic.burst as u64;
+        let start = Instant::now();
+        let (mut now, mut pass) = (start, 0u32);
+        let mut idle_since = None;
+        let mut heard = start;
+        let mut out = 0u64;
+        loop {
+            pass = pass.wrapping_add(1);
+            if timed || pass.is_multiple_of(PASSES) || idle_since.is_some() {
+                now = Instant::now();
+                if now - start >= duration || stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            let mut worked = false;
+            for &(from, to) in ways {
+                let mut open = true;
+                if let Some(rate) = traffic.rate {
+                    let due = (now - start).as_secs_f64() * rate * 1e6;
+                    open = (count.sent + burst) as f64 <= due;
+                }
+                if let Some(window) = traffic.window {
+                    if out + burst > window && now - heard > LOST_AFTER {
+                        (out, heard) = (0, now);
+                    }
+                    open &= out + burst <= window;
+                }
+                if open {
+                    let stamp = traffic.latency.then(|| (STAMP, self.clock()));
+                    let sent = self.guests[from].tx.send(
+                        traffic.burst,
+                        self.len,
+                        traffic.touched,
+                        stamp,
+                    )?;
+                    count.sent += sent as u64;
+                    out += sent as u64;
+                    worked |= sent > 0;
+                }
+                let got = self.receive(to, &mut count)?;
+                if got > 0 {
+                    (worked, heard) = (true, now);
+                    out = out.saturating_sub(got);
+                }
+            }
+            match (worked, idle_since) {
+                (false, None) => idle_since = Some(Instant::now()),
+                (true, Some(since)) => {
+                    count.idle += now - since;
+                    idle_since = None;
+                }
+                _ => {}
+            }
+        }
+        if let Some(since) = idle_since {
+            count.idle += now - since;
+        }
+        count.elapsed = now - start;
+        self.drain(Duration::from_millis(2))?;
+        Ok(count)
+    }
+
+    /// Whole frames that guest `to` got.
+    #[inline]
+    fn receive(&mut self, to: usize, count: &mut Count) -> Result<u64> {
+        let traffic = &self.traffic;
+        let (born, receiver) = (self.born, &mut self.receivers[to]);
+        let sent = &self.sent[1 - to];
+        let arrival = traffic.latency.then(|| nanoseconds(born));
+        let mut frames = 0;
+        let mut failure = None;
+        let max = RECEIVED.max(traffic.buffers_per_frame());
+        let taken = self.guests[to].rx.receive(max, |piece| {
+            if traffic.touched {
+                piece.touch();
+            }
+            if let Some(arrival) = arrival {
+                let departure = piece.word(STAMP);
+                if departure != 0 && count.latencies.len() < count.latencies.capacity() {
+                    let nanoseconds = arrival.saturating_sub(departure);
+                    let nanoseconds = u32::try_from(nanoseconds).unwrap_or(u32::MAX);
+                    count.latencies.push(nanoseconds);
+                }
+            }
+            if traffic.verify
+                && let Err(error) = piece.read(&mut receiver.bytes)
+            {
+                failure = Some(error);
+            }
+            if let Some(len) = receiver.add(piece, traffic.no_mergeable) {
+                frames += 1;
+                count.bytes += len as u64;
+                let right = len == traffic.size && (!traffic.verify || same(&receiver.bytes, sent));
+                count.wrong += u64::from(!right);
+                receiver.bytes.clear();
+            }
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        count.received += frames;
+        // Pieces of a frame that is not complete count as progress, too, but not as a frame.
+        let _ = taken;
+        Ok(frames)
+    }
+
+    /// Receives until nothing more comes for `quiet`.
+    pub fn drain(&mut self, quiet: Duration) -> Result<()> {
+        let mut last = Instant::now();
+        let end = last + Duration::from_secs(2);
+        while last.elapsed() < quiet && last < end {
+            for side in 0..2 {
+                if self.guests[side].rx.receive(RECEIVED, |_| ())? > 0 {
+                    last = Instant::now();
+                }
+                self.guests[side].tx.reclaim_all()?;
+            }
+        }
+        self.receivers = Default::default();
+        Ok(())
+    }
+
+    /// Gives the switch `frames` frames at once, waits for all of them, and returns how long that took.
+    pub fn batch(&mut self, frames: usize) -> Result<Duration> {
+        let len = self.len;
+        let touched = self.traffic.touched;
+        self.guests[0].tx.stage(frames, len, touched, None)?;
+        let mut count = Count::default();
+        let start = Instant::now();
+        self.guests[0].tx.publish();
+        while count.received < frames as u64 {
+            self.receive(1, &mut count)?;
+            if start.elapsed() > Duration::from_secs(2) {
+                bail!("of {frames} frames only {} came", count.received);
+            }
+        }
+        let took = start.elapsed();
+        while !self.guests[0].tx.reclaim_all()? {
+            if start.elapsed() > Duration::from_secs(2) {
+                bail!("the switch keeps frames");
+            }
+        }
+        if count.wrong > 0 {
+            bail!("{} frames came changed", count.wrong);
+        }
+        Ok(took)
+    }
+
+    fn clock(&self) -> u64 {
+        nanoseconds(self.born)
+    }
+}
+
+impl Receiver {
+    /// The length of the frame, without header, that this buffer completes.
+    #[inline]
+    fn add(&mut self, piece: &Piece<'_>, single: bool) -> Option<usize> {
+        if self.left == 0 {
+            self.left = if single { 1 } else { piece.buffers().max(1) };
+            self.len = 0;
+        }
+        self.len += piece.len;
+        self.left -= 1;
+        (self.left == 0).then_some(self.len.saturating_sub(HEADER))
+    }
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether header and frame are one of those that were sent.
+fn same(bytes: &[u8], sent: &[Vec<u8>]) -> bool {
+    let check = || {
+        let frame = bytes.get(HEADER..).context("no header")?;
+        let number = frames::number(frame).context("no number")?;
+        let expected = sent.get(number as usize).context("no such frame")?;
+        Ok::<_, anyhow::Error>(expected == frame)
+    };
+    check().unwrap_or(false)
+}

@@ -1,0 +1,212 @@
+//! What is kept of a run: JSON for programs, a table for the terminal and the documentation.
+
+mod svg;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::compare::{Figures, Outcome};
+use crate::cycles::Cost;
+
+pub use svg::plot;
+
+/// Everything that was measured on one machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub machine: Machine,
+    #[serde(default)]
+    pub outcomes: Vec<Outcome>,
+    #[serde(default)]
+    pub costs: Vec<Cost>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub model: String,
+    pub processors: usize,
+    /// Of the first processor, when it was asked.
+    pub mhz: f64,
+    pub kernel: String,
+}
+
+impl Machine {
+    pub fn here() -> Self {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            model: field("model name").unwrap_or_else(|| "unknown".into()),
+            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            mhz: field("cpu MHz")
+                .and_then(|mhz| mhz.parse().ok())
+                .unwrap_or(0.0),
+            kernel: release.trim().to_owned(),
+        }
+    }
+}
+
+impl Report {
+    /// What an earlier run left in `folder`, or nothing.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join("bench.json");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
+    }
+
+    /// Puts an outcome in the place of the same row's.
+    pub fn insert(&mut self, outcome: Outcome) {
+        match self.outcomes.iter_mut().find(|old| old.row == outcome.row) {
+            Some(old) => *old = outcome,
+            None => self.outcomes.push(outcome),
+        }
+    }
+
+    /// Writes JSON, table and plot.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        write("bench.json", &serde_json::to_string_pretty(self)?)?;
+        write("bench.md", &self.markdown())?;
+        write("bench.svg", &plot(&self.outcomes))
+    }
+
+    pub fn markdown(&self) -> String {
+        let machine = &self.machine;
+        let mut text = format!(
+            "{}, {} processors, Linux {}.\n",
+            machine.model, machine.processors, machine.kernel
+        );
+        if !self.outcomes.is_empty() {
+            table(&mut text, &self.outcomes);
+        }
+        if !self.costs.is_empty() {
+            costs(&mut text, &self.costs, machine.mhz);
+        }
+        text
+    }
+}
+
+/// The columns after the first, by name as in `Kind`.
+const MIDDLES: [&str; 4] = [
+    "ringway again",
+    "ringway adaptive",
+    "testpmd io",
+    "OVS-DPDK NORMAL",
+];
+
+fn table(text: &mut String, outcomes: &[Outcome]) {
+    text.push_str("\n| Traffic | Ringway | generator busy | A/A | / adaptive | testpmd io | ratio | OVS NORMAL | ratio | rounds |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
+    for outcome in outcomes {
+        let figures = |name: &str| outcome.middles.iter().find(|found| found.name == name);
+        let ratio = |name: &str| {
+            let found = outcome.ratios.iter().find(|found| found.against == name);
+            found.map_or("–".into(), |found| {
+                let paired = found.paired;
+                format!(
+                    "{:.2} [{:.2}..{:.2}]",
+                    paired.median, paired.min, paired.max
+                )
+            })
+        };
+        let rate = |name: &str| figures(name).map_or("–".into(), rate);
+        let busy = figures("ringway").map_or(0.0, |found| found.generator_busy);
+        let [again, adaptive, testpmd, ovs] = MIDDLES;
+        let _ = writeln!(
+            text,
+            "| {} | {} | {busy:.2} | {} | {} | {} | {} | {} | {} | {} of {} |",
+            outcome.title,
+            rate("ringway"),
+            ratio(again),
+            ratio(adaptive),
+            rate(testpmd),
+            ratio(testpmd),
+            rate(ovs),
+            ratio(ovs),
+            outcome.rounds,
+            outcome.tried
+        );
+    }
+    if outcomes.iter().any(|outcome| !outcome.huge_pages) {
+        text.push_str("\nThere were no huge pages for the guests' memory: figures of small frames are lower than with them.\n");
+    }
+}
+
+/// What arrives, in the unit that fits.
+fn rate(figures: &Figures) -> String {
+    let mut text = match figures.latency {
+        Some([median, high]) => format!("{median:.2} / {high:.2} us"),
+        None if figures.gbps > 60.0 => {
+            format!(
+                "{:.2} Mpps, {:.0} Gbit/s",
+                figures.mpps.median, figures.gbps
+            )
+        }
+        None => format!("{:.1} Mpps", figures.mpps.median),
+    };
+    if figures.lost > 0.02 {
+        let _ = write!(text, ", {:.0} % lost", 100.0 * figures.lost);
+    }
+    if figures.wrong > 0 {
+        let _ = write!(text, ", {} wrong", figures.wrong);
+    }
+    text
+}
+
+fn costs(text: &mut String, costs: &[Cost], mhz: f64) {
+    let _ = writeln!(
+        text,
+        "\n| Frame | Ring | Lines | ns of the worker per frame | cycles at {mhz:.0} MHz |\n|---|---|---|---|---|"
+    );
+    for cost in costs {
+        let ring = if cost.packed { "packed" } else { "split" };
+        let lines = if cost.touched { "touched" } else { "untouched" };
+        let Cost { nanoseconds, .. } = cost;
+        let _ = writeln!(
+            text,
+            "| {} B | {ring} | {lines} | {:.1} [{:.1}..{:.1}] | {:.0} |",
+            cost.size,
+            nanoseconds.median,
+            nanoseconds.min,
+            nanoseconds.max,
+            nanoseconds.median * mhz / 1e3
+        );
+    }
+}
+
+/// Replaces what stands between the marks of the generated section.
+pub fn refresh(document: &str, section: &str) -> Result<String> {
+    let (before, rest) = document.split_once(BEGIN).context("no beginning mark")?;
+    let (_, after) = rest.split_once(END).context("no end mark")?;
+    Ok(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
+}
+
+const BEGIN: &str = "<!-- generated by `make bench-doc` -->";
+const END: &str = "<!-- end of the generated section -->";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_generated_section_of_a_document_changes() {
+        let document = format!("a\n{BEGIN}\nold\n{END}\nz\n");
+        let expected = format!("a\n{BEGIN}\nnew\n{END}\nz\n");
+        assert_eq!(refresh(&document, "new").unwrap(), expected);
+        assert!(refresh("no marks", "new").is_err());
+    }
+}
