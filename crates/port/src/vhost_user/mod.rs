@@ -49,6 +49,7 @@ impl Settings {
             bits::VIRTIO_F_VERSION_1,
             bits::VIRTIO_F_ANY_LAYOUT,
             bits::VIRTIO_F_IN_ORDER,
+            bits::VIRTIO_F_RING_PACKED,
             bits::VIRTIO_RING_F_INDIRECT_DESC,
             bits::VIRTIO_RING_F_EVENT_IDX,
             bits::VIRTIO_NET_F_MRG_RXBUF,
