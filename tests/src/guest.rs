@@ -44,6 +44,7 @@ pub struct Builder<'a> {
     variant: &'static str,
     boot_limit: Duration,
     reboots: bool,
+    one_thread: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -60,6 +61,7 @@ impl<'a> Builder<'a> {
             variant: "cloud",
             boot_limit: BOOT,
             reboots: false,
+            one_thread: false,
         }
     }
 
@@ -106,6 +108,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Runs all processors in one thread of QEMU, for guests that set up devices again and again (see [`Self::booted`]).
+    pub fn one_thread(mut self) -> Self {
+        self.one_thread = true;
+        self
+    }
+
     pub(crate) fn accel(mut self, accel: Accel) -> Self {
         self.accel = Some(accel);
         self
@@ -118,9 +126,26 @@ impl<'a> Builder<'a> {
 
     /// Starts the guest and waits until it has booted.
     pub fn boot(self) -> Result<Guest> {
-        let limit = self.boot_limit;
-        let guest = self.start()?;
-        guest.await_ready(limit)?;
+        let guest = self.clone().start()?;
+        self.booted(guest)
+    }
+
+    /// Waits until `guest`, which was started from this description, has booted.
+    ///
+    /// QEMU aborts now and then when several emulated processors run while one of them sets up devices. That is none of ours, so
+    /// the guest is started again.
+    pub(crate) fn booted(self, mut guest: Guest) -> Result<Guest> {
+        const ATTEMPTS: u32 = 3;
+        for _ in 1..ATTEMPTS {
+            match guest.await_ready(self.boot_limit) {
+                Err(_) if guest.emulator_aborted() => {
+                    drop(guest);
+                    guest = self.clone().start()?;
+                }
+                outcome => return outcome.map(|_| guest),
+            }
+        }
+        guest.await_ready(self.boot_limit)?;
         Ok(guest)
     }
 
@@ -185,6 +210,10 @@ impl<'a> Builder<'a> {
             Accel::Kvm => "host",
             Accel::Tcg => "max",
         };
+        let threads = match accel {
+            Accel::Tcg if self.one_thread => ",thread=single",
+            _ => "",
+        };
         // Calibrating clocks and mitigating an emulated processor costs a second of every boot.
         let append = format!(
             "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr{}",
@@ -196,7 +225,7 @@ impl<'a> Builder<'a> {
         qemu.args(["-nodefaults", "-no-user-config"])
             .args(["-display", "none"])
             .args(["-M", "q35,memory-backend=mem", "-cpu", cpu])
-            .args(["-accel", &accel.to_string()])
+            .args(["-accel", &format!("{accel}{threads}")])
             .args(["-m", &memory.to_string()])
             .args(["-smp", &self.processors.to_string()])
             .arg("-object")
@@ -307,6 +336,11 @@ impl Guest {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Agent> {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// QEMU's own assertion about its memory map failed.
+    fn emulator_aborted(&self) -> bool {
+        tail(&self.messages, 10).contains("iotlb_to_section: Assertion")
     }
 
     fn last_words(&self) -> String {

@@ -62,11 +62,8 @@ impl Pair {
 
 /// Boots two guests side by side.
 pub fn boot_both(a: Builder<'_>, b: Builder<'_>) -> Result<(Guest, Guest)> {
-    let a = a.start()?;
-    let b = b.start()?;
-    a.await_ready(crate::guest::BOOT)?;
-    b.await_ready(crate::guest::BOOT)?;
-    Ok((a, b))
+    let (first, second) = (a.clone().start()?, b.clone().start()?);
+    Ok((a.booted(first)?, b.booted(second)?))
 }
 
 /// Pings `address` from `guest`, as fast as answers come; every one must be answered.

@@ -37,6 +37,7 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
         lab.guest(name)
             .processors(QUEUES)
             .reboots()
+            .one_thread()
             .nic(lab.nic(name).queues(QUEUES))
     };
     let Pair {
