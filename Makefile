@@ -4,12 +4,13 @@ CARGO ?= cargo
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 release := $(target)/release/ringway
 cargo := $(CARGO) --locked
+bench = $(target)/release/ringway-bench --ringway $(release) --out $(target)/bench
 
 # Where Debian keeps ip and sysctl, which an ordinary user's PATH lacks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build guest demo test lint fuzz-smoke ci clean
+.PHONY: help build guest demo test bench bench-quick bench-doc bench-build lint fuzz-smoke ci clean
 
 help: ## list these targets
 	@echo 'Ringway: a vhost-user switch for virtual machines'
@@ -37,6 +38,22 @@ test: ## run every test, with the set-up it needs
 	@guest/build
 	$(cargo) test --workspace --exclude ringway-tests --no-fail-fast
 	RINGWAY=$(release) RINGWAY_TEST_STRICT=1 $(cargo) test -p ringway-tests --no-fail-fast
+
+bench: bench-build ## measure side by side with testpmd and OVS-DPDK where installed; ten minutes, two idle processors
+	$(bench) switch
+	$(bench) cycles
+	$(bench) cycles --touched
+
+bench-quick: bench-build ## four rows of it in a minute
+	$(bench) switch --quick --rounds 5
+
+bench-doc: ## put the results of the last bench into docs/PERFORMANCE.md
+	@$(CARGO) build --locked --release -p ringway-bench
+	$(bench) doc docs/PERFORMANCE.md
+
+bench-build:
+	@scripts/setup build
+	$(cargo) build --release -p ringway -p ringway-bench
 
 lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where installed
 	$(CARGO) fmt --all --check

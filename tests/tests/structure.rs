@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     (
         "ringway-bench",
         &["mem", "ring", "vhost", "wire", "tests"],
-        &[],
+        &["api", "switch"],
     ),
 ];
 
