@@ -74,6 +74,9 @@ struct Side {
     middle: Middle,
     generator: Generator,
     counts: Vec<Count>,
+    /// Windows that were thrown away, and the longest wait among them as a share of the window.
+    disturbed: usize,
+    worst: f64,
 }
 
 /// Measures one row.
@@ -95,6 +98,8 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
             middle,
             generator,
             counts: Vec::new(),
+            disturbed: 0,
+            worst: 0.0,
         });
     }
     let _pinned = Pinned::to(plan.cpu)?;
@@ -116,9 +121,16 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
         }
     }
     if kept == 0 {
+        let sides = sides.iter().filter(|side| side.disturbed > 0);
+        let disturbed = sides.map(|side| {
+            let (name, share) = (side.kind.name(), 100.0 * side.worst);
+            format!("{name} in {} windows, up to {share:.0} %", side.disturbed)
+        });
         bail!(
-            "{}: in none of {tried} rounds the machine was quiet",
-            row.name
+            "{}: in each of {tried} rounds somebody waited for a processor ({}): \
+             is the machine busy otherwise?",
+            row.name,
+            disturbed.collect::<Vec<_>>().join("; ")
         );
     }
     Ok(outcome(row, &sides, kept, tried))
@@ -142,7 +154,13 @@ impl Side {
         if count.received == 0 {
             bail!("{}: nothing arrived in a window", self.kind.name());
         }
-        Ok((waited as f64 <= plan.waiting * nanoseconds as f64).then_some(count))
+        let share = waited as f64 / nanoseconds as f64;
+        if share > plan.waiting {
+            self.disturbed += 1;
+            self.worst = self.worst.max(share);
+            return Ok(None);
+        }
+        Ok(Some(count))
     }
 }
 
