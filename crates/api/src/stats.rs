@@ -19,7 +19,7 @@ pub struct Statistics {
     pub delivered: u64,
     /// Deliveries not done; the reasons stand at the ports.
     pub dropped: u64,
-    /// Bytes of frame bodies copied from guest to guest.
+    /// Frame bytes written into the memory of guests, each once; virtio-net headers do not count.
     pub copied_bytes: u64,
 }
 
