@@ -26,6 +26,8 @@ pub struct Crossing<'a> {
     pub mergeable: bool,
     /// Whether buffers are used in order.
     pub in_order: bool,
+    /// Whether the rings are packed.
+    pub packed: bool,
     /// Frames in each direction.
     pub frames: usize,
 }
@@ -95,10 +97,13 @@ impl Crossing<'_> {
     }
 
     fn device(&self, lab: &Lab, port: &str) -> VirtioUser {
-        let [mergeable, in_order] = [self.mergeable, self.in_order].map(u8::from);
+        let [mergeable, in_order, packed] =
+            [self.mergeable, self.in_order, self.packed].map(u8::from);
         VirtioUser::new(&lab.path(port))
             .with(&format!("queues={},queue_size=1024", self.queues))
-            .with(&format!("mrg_rxbuf={mergeable},in_order={in_order}"))
+            .with(&format!(
+                "mrg_rxbuf={mergeable},in_order={in_order},packed_vq={packed}"
+            ))
     }
 }
 

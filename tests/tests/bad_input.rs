@@ -151,7 +151,7 @@ fn sockets_that_cannot_be_made() -> Result<()> {
         false,
         &["does not exist", "mkdir -p"],
     )?;
-    refused(Path::new("/proc/socket"), false, &["another path"])?;
+    refused(Path::new("/proc/socket"), false, &["choose"])?;
 
     let closed = lab.path("closed");
     fs::create_dir(&closed)?;

@@ -6,6 +6,7 @@ use ringway_tests::{Lab, Need, crossing::Crossing, switch::Footprint};
 const NEEDS: [Need; 1] = [Need::Program("dpdk-testpmd")];
 /// Virtio feature bits (virtio 6 and 5.1.3).
 const MRG_RXBUF: u64 = 1 << 15;
+const RING_PACKED: u64 = 1 << 34;
 const IN_ORDER: u64 = 1 << 35;
 
 #[test]
@@ -13,19 +14,21 @@ fn every_byte_arrives_with_every_ring_layout() -> Result<()> {
     let Some(lab) = Lab::with("dpdk", &NEEDS)? else {
         return Ok(());
     };
-    for queues in [1, 2] {
-        for mergeable in [true, false] {
-            for in_order in [true, false] {
-                crosses(
-                    &lab,
-                    Crossing {
+    let both = [true, false];
+    for packed in both {
+        for queues in [1, 2] {
+            for mergeable in both {
+                for in_order in both {
+                    let crossing = Crossing {
                         ports: ["a", "b"],
                         queues,
                         mergeable,
                         in_order,
+                        packed,
                         frames: 20_000,
-                    },
-                )?;
+                    };
+                    crosses(&lab, crossing)?;
+                }
             }
         }
     }
@@ -44,8 +47,8 @@ fn crosses(lab: &Lab, crossing: Crossing<'_>) -> Result<()> {
         switch.await_statistics("all frames", |statistics| statistics.attempted >= total)?;
     for port in ["a", "b"] {
         let features = statistics.port(port)?.features()?;
-        let wanted = [crossing.mergeable, crossing.in_order];
-        let negotiated = [MRG_RXBUF, IN_ORDER].map(|bit| features & bit != 0);
+        let wanted = [crossing.mergeable, crossing.in_order, crossing.packed];
+        let negotiated = [MRG_RXBUF, IN_ORDER, RING_PACKED].map(|bit| features & bit != 0);
         ensure!(negotiated == wanted, "{features:#x} for {crossing:?}");
     }
     let bytes = run.finish(&mut switch)?;
@@ -65,10 +68,11 @@ fn crosses(lab: &Lab, crossing: Crossing<'_>) -> Result<()> {
         queues,
         mergeable,
         in_order,
+        packed,
         ..
     } = crossing;
     lab.report(&format!(
-        "queues={queues} mrg_rxbuf={mergeable} in_order={in_order}: {total} frames, {bytes} bytes, all as sent"
+        "queues={queues} mrg_rxbuf={mergeable} in_order={in_order} packed={packed}: {total} frames, {bytes} bytes, all as sent"
     ));
     Ok(())
 }
@@ -85,6 +89,7 @@ fn fifty_drivers_come_and_go_and_leave_nothing() -> Result<()> {
         queues: 1,
         mergeable: true,
         in_order: true,
+        packed: false,
         frames: 500,
     };
     let mut settled = None;

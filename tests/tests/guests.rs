@@ -62,6 +62,25 @@ fn eight_queue_pairs() -> Result<()> {
     report(&lab, &mut pair)
 }
 
+#[test]
+fn packed_rings_between_guests() -> Result<()> {
+    const RING_PACKED: u64 = 1 << 34;
+    let Some(lab) = Lab::with("guests-packed", &[Need::Guests])? else {
+        return Ok(());
+    };
+    let nic = |name| lab.nic(name).queues(2);
+    let mut pair = Pair::with(&lab, 2, nic("a").packed(), nic("b").packed())?;
+    for port in pair.statistics()?.ports {
+        ensure!(port.features()? & RING_PACKED != 0, "{port:?}");
+    }
+    serves(&lab, &mut pair, 2)?;
+    for (from, to, address) in [(&pair.a, &pair.b, B), (&pair.b, &pair.a, A)] {
+        let arrived = Stream { blocks: 32, key: 3 }.send(from, to, address)?;
+        lab.report(&format!("TCP stream, packed rings: {arrived}"));
+    }
+    report(&lab, &mut pair)
+}
+
 /// What every number of queue pairs must do.
 fn serves(lab: &Lab, pair: &mut Pair, queues: u16) -> Result<()> {
     for guest in [&pair.a, &pair.b] {

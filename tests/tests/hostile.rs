@@ -32,6 +32,7 @@ fn a_lying_front_end_loses_its_connection_and_others_go_on() -> Result<()> {
         queues: 1,
         mergeable: true,
         in_order: true,
+        packed: false,
         frames: 20_000,
     };
     let path = lab.path("a");
