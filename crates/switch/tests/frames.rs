@@ -69,8 +69,13 @@ fn script() -> impl Strategy<Value = Script> {
 }
 
 fn guest() -> impl Strategy<Value = Options> {
-    const OPTIONAL: [u64; 3] = [features::EVENT, features::INDIRECT, features::IN_ORDER];
-    let optional = prop::sample::subsequence(&OPTIONAL[..], 0..=3);
+    const OPTIONAL: [u64; 4] = [
+        features::EVENT,
+        features::INDIRECT,
+        features::IN_ORDER,
+        features::PACKED,
+    ];
+    let optional = prop::sample::subsequence(&OPTIONAL[..], 0..=4);
     let sizes = prop::sample::select(&[8u16, 16, 64, 256, 1024][..]);
     let pieces = prop_oneof![
         2 => Just(Vec::new()),
@@ -80,6 +85,12 @@ fn guest() -> impl Strategy<Value = Options> {
     (optional, sizes, pieces, 0..3, 1100..5000u32).prop_map(
         |(optional, size, pieces, kind, small)| {
             let optional = optional.iter().sum::<u64>();
+            // Packed rings have any number of descriptors.
+            let size = if optional & features::PACKED == 0 {
+                size
+            } else {
+                size - size / 5
+            };
             // Merged buffers of any size, whole ones, or those of a legacy driver.
             let (kind, buffer) = match kind {
                 0 => (features::BASE | features::MERGE, small),

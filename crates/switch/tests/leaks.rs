@@ -4,7 +4,7 @@
 mod mock;
 
 use mock::frames::{BROADCAST, frame, mac};
-use mock::{Guest, Lab, Options, Talk};
+use mock::{Guest, Lab, Options, Talk, features};
 use ringway_api::control::{Passed, PortChange, Setting};
 
 /// What the process holds.
@@ -40,6 +40,15 @@ fn resident() -> usize {
     kib.parse::<usize>().unwrap() << 10
 }
 
+/// Rings of either format.
+fn options(round: usize) -> Options {
+    let format = [0, features::PACKED][round / 2 % 2];
+    Options {
+        features: features::USUAL | format,
+        ..Options::default()
+    }
+}
+
 /// One port's life. All of it happens in a VLAN of its own.
 fn live(lab: &Lab, round: usize) {
     let texts = [
@@ -58,7 +67,7 @@ fn live(lab: &Lab, round: usize) {
     );
     let name = client.add_port(spec, Passed::Nothing, Vec::new()).unwrap();
     let guest = (name == "guest" && round % 4 != 3).then(|| {
-        let mut guest = lab.guest(&name, Options::default());
+        let mut guest = lab.guest(&name, options(round));
         guest.send(&frame(mac(9), BROADCAST, 60, 0));
         guest
     });
@@ -78,7 +87,7 @@ fn live(lab: &Lab, round: usize) {
 
 /// A front-end goes and comes again: orderly, in the middle of traffic, in the middle of a message.
 fn visit(lab: &Lab, round: usize) {
-    let mut guest = lab.guest("visitor", Options::default());
+    let mut guest = lab.guest("visitor", options(round));
     guest.send(&frame(mac(8), BROADCAST, 60, 0));
     match round % 3 {
         0 => {
@@ -102,7 +111,7 @@ fn visit(lab: &Lab, round: usize) {
 #[test]
 fn a_thousand_ports_come_and_go_under_traffic_and_leave_nothing() {
     let lab = Lab::start(&["a", "b", "visitor,vlan=97"]);
-    let [a, b] = ["a", "b"].map(|name| lab.guest(name, Options::default()));
+    let [a, b] = ["a", "b"].map(|name| lab.guest(name, options(0)));
     let Guest {
         front: front_a,
         nic: a,

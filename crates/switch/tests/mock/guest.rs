@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringway_mem::{GuestMemory, RegionRequest};
 use ringway_vhost::user::RingAddresses;
+use ringway_vhost::user::features::{VIRTIO_F_RING_PACKED, has};
 use ringway_vhost::user::frontend::Frontend;
 
 use super::{Nic, Options, PATIENCE, queue};
@@ -25,6 +26,7 @@ pub mod features {
     pub const MERGE: u64 = mask(&[bits::VIRTIO_NET_F_MRG_RXBUF]);
     pub const EVENT: u64 = mask(&[bits::VIRTIO_RING_F_EVENT_IDX]);
     pub const INDIRECT: u64 = mask(&[bits::VIRTIO_RING_F_INDIRECT_DESC]);
+    pub const PACKED: u64 = mask(&[bits::VIRTIO_F_RING_PACKED]);
     pub const IN_ORDER: u64 = mask(&[bits::VIRTIO_F_IN_ORDER]);
     pub const USUAL: u64 = BASE | MERGE | EVENT | INDIRECT;
     /// What a guest may ask of the device.
@@ -133,7 +135,7 @@ impl Setup {
             Box::new(|front| front.set_mem_table(&self.regions).unwrap()),
         ];
         for ring in &self.rings {
-            steps.extend(ring.steps(RingSetup::used_index));
+            steps.extend(ring.steps(RingSetup::standing));
         }
         steps.push(Box::new(|front| front.set_status(RUNNING).unwrap()));
         steps
@@ -146,6 +148,8 @@ pub struct RingSetup {
     ring: usize,
     size: u16,
     addresses: RingAddresses,
+    packed: bool,
+    base: u32,
     kick: OwnedFd,
     call: OwnedFd,
 }
@@ -165,6 +169,8 @@ impl RingSetup {
                 log: 0,
                 logged: false,
             },
+            packed: has(nic.options.features, VIRTIO_F_RING_PACKED),
+            base: queue.ring.base().to_vhost(),
             kick: queue.kick.try_clone().unwrap(),
             call: queue.call.try_clone().unwrap(),
         }
@@ -181,8 +187,12 @@ impl RingSetup {
         self.start(front, base);
     }
 
-    /// Where the device stands, as a front-end finds it that has lost its back-end.
-    pub fn used_index(&self) -> u32 {
+    /// Where the device stands, as a front-end finds it that has lost its back-end. In a packed ring
+    /// it finds nothing: the base is what it was when this was made.
+    pub fn standing(&self) -> u32 {
+        if self.packed {
+            return self.base;
+        }
         let bytes = queue::read(&self.memory, self.addresses.used + 2, 2);
         u16::from_le_bytes([bytes[0], bytes[1]]).into()
     }

@@ -42,6 +42,8 @@ pub struct Queue {
     free: Vec<usize>,
     base: u64,
     stride: u64,
+    /// Chains added so far.
+    pub added: u64,
     pub kicks: u64,
     pub calls: u64,
 }
@@ -64,9 +66,14 @@ impl Queue {
             free: (0..places).rev().collect(),
             base,
             stride,
+            added: 0,
             kicks: 0,
             calls: 0,
         }
+    }
+
+    pub fn is_packed(&self) -> bool {
+        matches!(self.ring, DriverRing::Packed(_))
     }
 
     pub fn layout(&self) -> RingLayout {
@@ -103,6 +110,7 @@ impl Queue {
                 .replace(posted.clone())
                 .is_none()
         );
+        self.added += 1;
         Some((id, posted))
     }
 
