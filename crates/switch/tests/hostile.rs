@@ -264,6 +264,38 @@ fn leave(lab: &Lab, liar: Guest, witness: Guest) {
 }
 
 #[test]
+fn buffers_of_no_bytes_hold_no_bytes() {
+    let scene = Scene::new();
+    let (mut liar, mut witness, _) = liar_and_witness(&scene.lab);
+    while liar.queues[RECEIVE].out() > 0 {
+        witness.send(&frame(mac(4), mac(3), 60, 3));
+        liar.wait("a frame", &[RECEIVE], |liar| liar.take());
+    }
+    // Bytes for one frame, and then nothing for another.
+    let queue = &mut liar.queues[RECEIVE];
+    let (_, good) = queue.add(&Shape::default(), 2048, true).unwrap();
+    for _ in 0..3 {
+        queue
+            .ring
+            .add(&[], &[(good.pieces[0].0, 0)], false)
+            .unwrap();
+    }
+    queue.publish();
+    for number in 0..2 {
+        let sent = frame(mac(4), mac(3), 1500, number);
+        witness.stage(0, Default::default(), &sent, &Shape::default());
+    }
+    witness.queues[TRANSMIT].publish();
+    witness.drain();
+    let first = liar.take().unwrap();
+    assert_eq!(first.frame, frame(mac(4), mac(3), 1500, 0));
+    assert_eq!(scene.lab.port("m").drops["no_buffers"], 1);
+    scene.goes_on();
+    leave(&scene.lab, liar, witness);
+    scene.end();
+}
+
+#[test]
 fn an_available_index_that_jumps_breaks_the_ring() {
     let scene = Scene::new();
     let (mut liar, witness, error) = liar_and_witness(&scene.lab);

@@ -290,11 +290,12 @@ impl Link {
                     let target = out.segments[usize::from(chain.first)];
                     chain.written = narrow(need);
                     used += 1;
+                    // A buffer of no bytes has no piece.
+                    let next = out.chains.get(used).map(|next| usize::from(next.first));
                     if frame.segments != 0
-                        && let Some(next) = out.chains.get(used)
+                        && let Some(next) = next.and_then(|first| out.segments.get(first))
                     {
                         // Stores wait for their lines in order: fetch the next frame's meanwhile.
-                        let next = out.segments[usize::from(next.first)];
                         next.take(need).prefetch_write_all();
                     }
                     write_whole(target, burst, i);
