@@ -248,3 +248,6 @@ fn refusal(error: &io::Error) -> (DropReason, bool) {
         _ => (DropReason::Fault, false),
     }
 }
+
+#[cfg(test)]
+mod tests;

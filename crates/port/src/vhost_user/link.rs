@@ -443,3 +443,6 @@ fn portion(burst: &Burst<'_>, picks: u64) -> u64 {
     }
     hold
 }
+
+#[cfg(test)]
+mod tests;
