@@ -285,6 +285,8 @@ pub struct QueueStatistics {
     pub tx_bytes: u64,
     pub kicks: u64,
     pub calls: u64,
+    #[serde(default)]
+    pub missed_kicks: u64,
 }
 
 impl Statistics {
@@ -318,6 +320,7 @@ impl PortStatistics {
                 tx_bytes: a.tx_bytes + b.tx_bytes,
                 kicks: a.kicks + b.kicks,
                 calls: a.calls + b.calls,
+                missed_kicks: a.missed_kicks + b.missed_kicks,
             })
     }
 

@@ -205,9 +205,10 @@ fn report(lab: &Lab, pair: &mut Pair) -> Result<()> {
     let statistics = audit(&mut pair.switch, &[&pair.a, &pair.b])?;
     let ports = &statistics.ports;
     let sent: u64 = ports.iter().map(|port| port.sum().rx_bytes).sum();
+    let missed: u64 = ports.iter().map(|port| port.sum().missed_kicks).sum();
     let copied = statistics.copied_bytes;
     lab.report(&format!(
-        "guests and switch agree: {} frames attempted, {} delivered, {} dropped; {sent} bytes sent, {copied} copied",
+        "guests and switch agree: {} frames attempted, {} delivered, {} dropped; {sent} bytes sent, {copied} copied; {missed} kicks late or lost",
         statistics.attempted, statistics.delivered, statistics.dropped
     ));
     // A guest that is slower than its peer may run out of buffers; nothing else may happen to a frame.
