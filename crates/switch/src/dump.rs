@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::control::attached::Attached;
-use crate::{AttachError, Config, StartError, Switch};
+use crate::{AttachError, Config, RunError, StartError, Switch};
 
 /// What to listen to.
 #[derive(Clone, Debug)]
@@ -33,6 +33,9 @@ pub enum DumpError {
     /// It did not begin.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// It was cut off.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// The capture file or the output failed.
     #[error("writing failed")]
     Write(#[from] io::Error),
@@ -125,7 +128,7 @@ impl Dump {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
+        let (served, read) = std::thread::scope(|scope| {
             let serving = scope.spawn(move || {
                 let served = switch.control.run(&switch.signals, &mut io::sink());
                 drop(switch);
@@ -133,9 +136,10 @@ impl Dump {
             });
             let read = frames();
             ender.end();
-            let served = serving.join().unwrap_or(Ok(()));
-            read.and(served)
-        })?;
+            (serving.join().unwrap_or(Ok(())), read)
+        });
+        read?;
+        served?;
         Ok(out.flush()?)
     }
 }

@@ -19,6 +19,8 @@ mod policy;
 mod signals;
 mod snapshot;
 mod table;
+#[cfg(test)]
+mod tests;
 mod totals;
 mod worker;
 
@@ -132,6 +134,22 @@ impl StartError {
     }
 }
 
+/// Why a switch that ran ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Waiting or printing failed.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// A worker panicked.
+    #[error(
+        "worker-{worker} broke off, the message before this one says where; start the switch again, front-ends connect again"
+    )]
+    WorkerLost {
+        /// Its number.
+        worker: usize,
+    },
+}
+
 /// A switch that runs.
 pub struct Switch {
     control: Control,
@@ -193,8 +211,8 @@ impl Switch {
     }
 
     /// Serves until SIGTERM, SIGINT, its [`Ender`] or a request over the control socket. Prints
-    /// `ready` on `out` first, statistics later.
-    pub fn run(mut self, out: &mut dyn Write) -> std::io::Result<()> {
+    /// `ready` on `out` first, statistics later. However it ends, nothing of the switch is left.
+    pub fn run(mut self, out: &mut dyn Write) -> Result<(), RunError> {
         writeln!(out, "ready")?;
         out.flush()?;
         self.control.run(&self.signals, out)
@@ -228,9 +246,8 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        // A worker that never ran, or died, would be waited for.
-        let all = self.workers.len() == self.shared.totals.len();
-        if all && self.workers.iter().all(|worker| !worker.is_finished()) {
+        // A worker that never ran would be waited for.
+        if self.workers.len() == self.shared.totals.len() {
             self.control.leave();
         }
         self.shared.stopping.store(true, Ordering::Release);

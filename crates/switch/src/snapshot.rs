@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringway_port::{Fault, Port, Wakeup};
@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     /// Wakes worker `i`.
     bells: Vec<OwnedFd>,
     pub(crate) stopping: AtomicBool,
+    /// A worker that ended although the switch was to go on.
+    lost: OnceLock<usize>,
     reports: Mutex<VecDeque<(u32, Fault)>>,
     /// Wakes the control thread for reports.
     report_bell: OwnedFd,
@@ -134,6 +136,7 @@ impl Shared {
             adopted_changed: Condvar::new(),
             bells: (0..workers).map(|_| bell()).collect::<Result<_, _>>()?,
             stopping: AtomicBool::new(false),
+            lost: OnceLock::new(),
             reports: Mutex::default(),
             report_bell: bell()?,
             injected: Mutex::default(),
@@ -173,6 +176,21 @@ impl Shared {
     pub(crate) fn adopt(&self, worker: usize, generation: u64) {
         lock(&self.adopted)[worker] = generation;
         self.adopted_changed.notify_all();
+    }
+
+    /// Worker `worker` has ended and holds nothing: nobody waits for it any more. If the switch was
+    /// to go on, the control thread hears of it.
+    pub(crate) fn leave(&self, worker: usize) {
+        self.adopt(worker, u64::MAX);
+        if !self.stopping.load(Ordering::Acquire) {
+            let _ = self.lost.set(worker);
+            ring(&self.report_bell);
+        }
+    }
+
+    /// The first worker that ended although the switch was to go on.
+    pub(crate) fn lost_worker(&self) -> Option<usize> {
+        self.lost.get().copied()
     }
 
     /// Has every worker look around; with `stopping` set they end.

@@ -115,6 +115,8 @@ impl Worker {
 
     /// Serves until the switch stops.
     pub(crate) fn run(mut self) {
+        // The first local is the last one to go: no snapshot is held then, also after a panic.
+        let _presence = Presence(self.number, self.shared.clone());
         let mut snapshot = None;
         while !self.shared.stopping.load(Ordering::Relaxed) {
             let generation = self.shared.generation();
@@ -126,8 +128,6 @@ impl Worker {
                 self.round(&current);
             }
         }
-        drop(snapshot);
-        self.shared.adopt(self.number, u64::MAX);
     }
 
     fn round(&mut self, snapshot: &Snapshot) {
@@ -309,6 +309,15 @@ impl Worker {
         {
             let _ = epoll::delete(&self.epoll, fd);
         }
+    }
+}
+
+/// A worker that runs; whoever waits for it learns when it does no more.
+struct Presence(usize, Arc<Shared>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.1.leave(self.0);
     }
 }
 

@@ -232,6 +232,23 @@ impl Attached {
         }
     }
 
+    /// A port that somebody in this process made.
+    #[cfg(test)]
+    pub(crate) fn plain(identity: Identity, spec: PortSpec, view: Arc<dyn Port>) -> Self {
+        let Identity { number, slot, name } = identity;
+        Self {
+            number,
+            slot,
+            name,
+            counters: Arc::new(Counters::new(1)),
+            policy: Arc::new(policy(&spec)),
+            spec,
+            told: false,
+            view: Some(view),
+            kind: Kind::Plain,
+        }
+    }
+
     /// A front-end is there, or a device is open.
     pub(crate) fn connected(&self) -> bool {
         self.device().is_some() || !matches!(self.kind, Kind::VhostUser(_))

@@ -25,7 +25,7 @@ use crate::signals::Signals;
 use crate::snapshot::{Entry, Shared, Snapshot, receive_queues};
 use crate::table::MAX_PORTS;
 use crate::totals::Sums;
-use crate::{StartError, StatisticsFrequency};
+use crate::{RunError, StartError, StatisticsFrequency};
 use attached::{AttachError, Attached, Identity, Kind, Place};
 use socket::Listener;
 
@@ -112,7 +112,7 @@ impl Control {
     }
 
     /// Serves until a signal or a request ends the switch. `out` gets statistics.
-    pub(crate) fn run(&mut self, signals: &Signals, out: &mut dyn Write) -> std::io::Result<()> {
+    pub(crate) fn run(&mut self, signals: &Signals, out: &mut dyn Write) -> Result<(), RunError> {
         let mut next_statistics = self.frequency.map(|every| Instant::now() + every);
         while !self.leaving {
             let now = Instant::now();
@@ -136,7 +136,12 @@ impl Control {
             for token in self.wait(wait)? {
                 match token {
                     SIGNALS => self.answer_signals(signals, out)?,
-                    REPORTS => self.answer_reports(),
+                    REPORTS => {
+                        self.answer_reports();
+                        if let Some(worker) = self.shared.lost_worker() {
+                            return Err(RunError::WorkerLost { worker });
+                        }
+                    }
                     CONTROL => self.accept_connection(),
                     token => match self.tokens.get(&token).copied() {
                         Some(Token::Listener(port)) => self.accept_front_end(port),

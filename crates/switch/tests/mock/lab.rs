@@ -8,7 +8,7 @@ use std::time::Instant;
 use ringway_api::control::Client;
 use ringway_api::port_spec::PortSpec;
 use ringway_api::stats::{PortStatistics, Statistics};
-use ringway_switch::{Config, Ender, Poll, Switch};
+use ringway_switch::{Config, Ender, Poll, RunError, Switch};
 
 use super::{Guest, Options, PATIENCE};
 
@@ -16,7 +16,7 @@ use super::{Guest, Options, PATIENCE};
 pub struct Lab {
     folder: PathBuf,
     ender: Ender,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
+    thread: Option<JoinHandle<Result<(), RunError>>>,
     client: std::cell::RefCell<Client>,
 }
 
