@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ringway_mem::{GuestMemory, RegionRequest};
-use ringway_ring::RingFeatures;
+use ringway_ring::{RingBase, RingFeatures};
 use ringway_vhost::user::features as bits;
 use ringway_vhost::user::frontend::Frontend;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 
 use crate::frames;
-use crate::queue::{Buffers, Queue};
+use crate::queue::{Buffers, Outfit, Queue};
 use crate::traffic::{BUFFER, Traffic};
 
 /// How long a back-end may take to answer.
@@ -42,32 +42,32 @@ impl Guest {
             ..RingFeatures::default()
         };
         let size = usize::from(traffic.ring);
-        let tx_buffers = Buffers {
-            count: size.next_multiple_of(traffic.pairs).max(size),
-            room: traffic.size,
+        let outfit = |count, room, receives| Outfit {
+            size: traffic.ring,
+            features: ring,
+            buffers: Buffers { count, room },
+            receives,
         };
-        let rx_buffers = Buffers {
-            count: size,
-            room: if traffic.no_mergeable {
-                traffic.size.max(BUFFER)
-            } else {
-                BUFFER
-            },
+        // Every pair is as often in them as any other.
+        let count = size.next_multiple_of(traffic.pairs);
+        let sends = outfit(count, traffic.size, false);
+        let room = match traffic.no_mergeable {
+            true => traffic.size.max(BUFFER),
+            false => BUFFER,
         };
-        let rx_at = Queue::bytes(traffic.ring, ring, tx_buffers).next_multiple_of(4096);
-        let bytes = rx_at + Queue::bytes(traffic.ring, ring, rx_buffers);
+        let receives = outfit(size, room, true);
+        let rx_at = sends.bytes().next_multiple_of(4096);
+        let bytes = rx_at + receives.bytes();
         let (memory, region, huge) = memory(bytes.next_multiple_of(HUGE_PAGE))?;
         let memory = Arc::new(memory);
-        let turn = traffic.pairs > 1;
-        let tx = Queue::new(&memory, BASE, 0, traffic.ring, ring, tx_buffers, turn)?;
-        let rx = Queue::new(&memory, BASE, rx_at, traffic.ring, ring, rx_buffers, true)?;
+        let tx = Queue::new(&memory, BASE, 0, &sends)?;
+        let rx = Queue::new(&memory, BASE, rx_at, &receives)?;
         negotiate(&mut front, traffic)?;
         front.set_mem_table(&[region])?;
         for (index, queue) in [(0u8, &rx), (1, &tx)] {
-            let layout = queue.ring.layout();
             let wide = u32::from(index);
-            front.set_vring_num(wide, layout.size.into())?;
-            front.set_vring_base(wide, queue.ring.base().to_vhost())?;
+            front.set_vring_num(wide, traffic.ring.into())?;
+            front.set_vring_base(wide, RingBase::start(traffic.packed).to_vhost())?;
             front.set_vring_addr(wide, &queue.addresses())?;
             front.set_vring_call(index, Some(queue.call_fd()))?;
             front.set_vring_kick(index, Some(queue.kick_fd()))?;
@@ -79,7 +79,7 @@ impl Guest {
             rx,
             _front: front,
             huge,
-            tx_buffers: tx_buffers.count,
+            tx_buffers: count,
         };
         guest.rx.fill_ring()?;
         Ok(guest)

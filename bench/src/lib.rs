@@ -14,6 +14,7 @@ pub mod middle;
 pub mod processors;
 pub mod queue;
 pub mod report;
+pub mod ring;
 pub mod rows;
 pub mod statistics;
 pub mod traffic;

@@ -1,5 +1,5 @@
-//! One ring with its buffers, driven as a driver in a hurry would: one publication for a burst, no kick that is not wanted, the buffer
-//! that came back last goes out first, and headers that do not change are not written again.
+//! One ring with its buffers, driven as a driver in a hurry would: one publication for a burst, no kick that is not wanted, and headers
+//! that do not change are not written again. Buffers are used in turn.
 //!
 //! A frame begins on a line of its own, its virtio-net header in the 12 bytes before, as DPDK has it.
 
@@ -9,25 +9,28 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use ringway_mem::{Area, GuestMemory, LastHit};
-use ringway_ring::{DriverOptions, DriverRing, RingBase, RingFeatures};
+use ringway_ring::RingFeatures;
 use ringway_vhost::user::RingAddresses;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::frames::{PATTERN, word};
+use crate::ring::{Ring, Shape, Used};
 
 /// Room before a frame.
 const HEADROOM: usize = 128;
 /// Of a virtio-net header.
 pub const HEADER: usize = 12;
 const LINE: usize = 64;
-/// What part of a transmit ring has to be free before sent buffers are left where they are.
-const RESERVE: usize = 4;
+/// What part of a transmit ring has to have come back before it is looked at: lines that the device is about to write on are not asked
+/// for again and again.
+const RECLAIM: u16 = 4;
 /// Buffers taken from a receive ring at once.
-const TAKEN: usize = 64;
+const TAKEN: usize = 256;
 
 /// How many buffers of what size.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
+    /// At least as many as the ring has descriptors.
     pub count: usize,
     /// Bytes for a frame.
     pub room: usize,
@@ -45,79 +48,84 @@ impl Buffers {
     }
 }
 
+/// What a queue is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Outfit {
+    pub size: u16,
+    pub features: RingFeatures,
+    pub buffers: Buffers,
+    /// Whether it receives.
+    pub receives: bool,
+}
+
+impl Outfit {
+    fn shape(&self) -> Shape {
+        Shape {
+            size: self.size,
+            packed: self.features.packed,
+            in_order: self.features.in_order,
+            writable: self.receives,
+        }
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.shape().bytes() + self.buffers.bytes()
+    }
+}
+
 pub struct Queue {
-    pub ring: DriverRing,
+    ring: Ring,
     memory: Arc<GuestMemory>,
     /// All of the guest's memory.
     area: Area,
     base: u64,
+    /// Guest address of the ring.
+    address: u64,
     first: usize,
     stride: usize,
     buffers: Buffers,
-    /// The buffer of each chain that is out, by the chain's name.
-    owner: Box<[u32]>,
-    free: Free,
+    /// The buffer that is sent next.
+    turn: u32,
+    /// What a call of [`receive`](Self::receive) took.
+    taken: Box<[Used; TAKEN]>,
     kick: OwnedFd,
     call: OwnedFd,
-    /// Free descriptors below which the ring is looked at for what was sent.
-    reserve: usize,
+    /// Descriptors that come back at once.
+    reclaimed: u16,
     pub kicks: u64,
 }
 
-/// Buffers that may be sent.
-enum Free {
-    /// Last in, first out: the working set stays small.
-    Stack(Vec<u32>),
-    /// All in turn, so that all addresses are used.
-    Turn { next: u32 },
-}
-
 impl Queue {
-    /// Bytes of memory for a ring with these buffers.
-    pub fn bytes(size: u16, features: RingFeatures, buffers: Buffers) -> usize {
-        ring_bytes(&options(size, features)) + buffers.bytes()
-    }
-
     /// Lays it out from `at` on in `memory`, whose first byte has guest address `base`.
-    pub fn new(
-        memory: &Arc<GuestMemory>,
-        base: u64,
-        at: usize,
-        size: u16,
-        features: RingFeatures,
-        buffers: Buffers,
-        in_turn: bool,
-    ) -> Result<Self> {
-        let options = options(size, features);
+    pub fn new(memory: &Arc<GuestMemory>, base: u64, at: usize, outfit: &Outfit) -> Result<Self> {
         let total = memory.regions().next().context("no memory")?.size;
-        let mut ring = DriverRing::new(memory, base + at as u64, options)?;
-        ring.disable_calls();
-        let count = u32::try_from(buffers.count)?;
-        let free = if in_turn {
-            Free::Turn { next: 0 }
-        } else {
-            Free::Stack((0..count).rev().collect())
-        };
+        let (buffers, shape) = (outfit.buffers, outfit.shape());
+        if buffers.count < usize::from(outfit.size) {
+            bail!("a ring of {} with {} buffers", outfit.size, buffers.count);
+        }
+        let address = base + at as u64;
         Ok(Self {
-            ring,
+            ring: Ring::new(memory, address, shape)?,
             memory: Arc::clone(memory),
             area: memory.area(base, usize::try_from(total)?, LINE)?,
             base,
-            first: at + ring_bytes(&options),
+            address,
+            first: at + shape.bytes(),
             stride: buffers.stride(),
             buffers,
-            owner: vec![0; usize::from(size)].into_boxed_slice(),
-            free,
+            turn: 0,
+            taken: Box::new([Used::default(); TAKEN]),
             kick: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             call: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            reserve: usize::from(size) / RESERVE,
+            reclaimed: outfit.size / RECLAIM,
             kicks: 0,
         })
     }
 
     /// What SET_VRING_ADDR says.
     pub fn addresses(&self) -> RingAddresses {
-        let layout = self.ring.layout();
+        let layout = self.ring.layout(self.address);
         RingAddresses {
             descriptors: layout.descriptors,
             available: layout.available,
@@ -164,11 +172,9 @@ impl Queue {
     /// Puts all buffers out, to be written by the device.
     pub fn fill_ring(&mut self) -> Result<()> {
         let len = u32::try_from(HEADER + self.buffers.room)?;
-        for buffer in 0..u32::try_from(self.buffers.count)? {
-            let id = self
-                .ring
-                .add(&[], &[(self.header_address(buffer), len)], false)?;
-            self.owner[usize::from(id)] = buffer;
+        while self.ring.free() > 0 {
+            let buffer = u32::from(self.ring.next_id());
+            self.ring.stage(self.header_address(buffer), len);
         }
         self.ring.publish();
         self.kick();
@@ -181,25 +187,10 @@ impl Queue {
         let _ = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
     }
 
-    /// Takes back what was sent, at most `max`.
-    #[inline]
-    fn reclaim(&mut self, max: usize) -> Result<usize> {
-        let mut count = 0;
-        while count < max
-            && let Some(used) = self.ring.pop_used()?
-        {
-            if let Free::Stack(stack) = &mut self.free {
-                stack.push(self.owner[usize::from(used.id)]);
-            }
-            count += 1;
-        }
-        Ok(count)
-    }
-
     /// All that came back. True when nothing is out any more.
     pub fn reclaim_all(&mut self) -> Result<bool> {
-        self.reclaim(usize::MAX)?;
-        Ok(self.ring.free() == self.ring.layout().size)
+        self.ring.take(usize::MAX, |_, _| ())?;
+        Ok(self.ring.free() == usize::from(self.ring.layout(self.address).size))
     }
 
     /// Sends `burst` frames of `len` bytes, or none when there is no room for all. `touch` writes a word of each line before, `stamp` the
@@ -212,10 +203,11 @@ impl Queue {
         touch: bool,
         stamp: Option<(usize, u64)>,
     ) -> Result<usize> {
-        // Many at a time: lines that the device is about to write on are not asked for again and again.
-        if usize::from(self.ring.free()) < self.reserve {
-            self.reclaim(self.reserve)?;
-            if usize::from(self.ring.free()) < burst {
+        if self.ring.free() < burst {
+            if self.ring.has(self.reclaimed) {
+                self.ring.take(usize::MAX, |_, _| ())?;
+            }
+            if self.ring.free() < burst {
                 return Ok(0);
             }
         }
@@ -234,18 +226,15 @@ impl Queue {
         mut stamp: Option<(usize, u64)>,
     ) -> Result<()> {
         let bytes = u32::try_from(HEADER + len)?;
+        if self.ring.free() < burst {
+            bail!("{burst} frames for {} descriptors", self.ring.free());
+        }
         for _ in 0..burst {
-            let buffer = match &mut self.free {
-                Free::Stack(stack) => stack.pop().context("more descriptors than buffers")?,
-                Free::Turn { next } => {
-                    let buffer = *next;
-                    *next += 1;
-                    if *next as usize == self.buffers.count {
-                        *next = 0;
-                    }
-                    buffer
-                }
-            };
+            let buffer = self.turn;
+            self.turn += 1;
+            if self.turn as usize == self.buffers.count {
+                self.turn = 0;
+            }
             let at = self.frame_at(buffer);
             if touch {
                 for offset in (PATTERN..len - 7).step_by(LINE) {
@@ -255,9 +244,7 @@ impl Queue {
             if let Some((offset, time)) = stamp.take() {
                 self.area.store_u64(at + offset, time);
             }
-            let header = self.header_address(buffer);
-            let id = self.ring.add(&[(header, bytes)], &[], false)?;
-            self.owner[usize::from(id)] = buffer;
+            self.ring.stage(self.header_address(buffer), bytes);
         }
         Ok(())
     }
@@ -272,37 +259,32 @@ impl Queue {
     /// Takes at most `max` buffers that the device wrote, shows each to `look` and puts them out again.
     #[inline]
     pub fn receive(&mut self, max: usize, mut look: impl FnMut(&Piece<'_>)) -> Result<usize> {
-        let len = u32::try_from(HEADER + self.buffers.room)?;
-        let mut taken = [(0u32, 0u32); TAKEN];
-        let mut count = 0;
+        let (area, taken) = (&self.area, &mut self.taken);
+        let (first, stride) = (self.first + HEADROOM - HEADER, self.stride);
         // All headers are asked for before the first one is read: their lines come from the other processor at once.
-        for slot in taken.iter_mut().take(max) {
-            let Some(used) = self.ring.pop_used()? else {
-                break;
-            };
-            let buffer = self.owner[usize::from(used.id)];
-            self.area.prefetch(self.frame_at(buffer) - HEADER);
-            *slot = (buffer, used.len);
-            count += 1;
+        let count = self.ring.take(max.min(TAKEN), |turn, used| {
+            area.prefetch(first + usize::from(used.id) * stride);
+            taken[turn] = used;
+        })?;
+        if count == 0 {
+            return Ok(0);
         }
-        for &(buffer, len) in &taken[..count] {
+        for used in &self.taken[..count] {
+            let at = first + usize::from(used.id) * stride;
             look(&Piece {
                 area: &self.area,
                 memory: &self.memory,
-                at: self.frame_at(buffer) - HEADER,
-                address: self.header_address(buffer),
-                len: len as usize,
+                at,
+                address: self.base + at as u64,
+                len: used.len as usize,
             });
         }
-        for &(buffer, _) in &taken[..count] {
-            let id = self
-                .ring
-                .add(&[], &[(self.header_address(buffer), len)], false)?;
-            self.owner[usize::from(id)] = buffer;
+        let len = u32::try_from(HEADER + self.buffers.room)?;
+        for _ in 0..count {
+            let buffer = u32::from(self.ring.next_id());
+            self.ring.stage(self.header_address(buffer), len);
         }
-        if count > 0 {
-            self.publish();
-        }
+        self.publish();
         Ok(count)
     }
 }
@@ -355,17 +337,4 @@ impl Piece<'_> {
         }
         Ok(())
     }
-}
-
-fn options(size: u16, features: RingFeatures) -> DriverOptions {
-    DriverOptions {
-        size,
-        features,
-        base: RingBase::start(features.packed),
-        table: 0,
-    }
-}
-
-fn ring_bytes(options: &DriverOptions) -> usize {
-    DriverRing::bytes(options).next_multiple_of(4096)
 }
