@@ -7,6 +7,8 @@ use crate::bytes::{array_at, set_u16, set_u32, u16_at, u32_at};
 
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
+/// Where the next header field stands.
+pub const NEXT_HEADER_OFFSET: usize = 6;
 
 /// Values of the next header field that name an extension header (IANA).
 pub mod extension {

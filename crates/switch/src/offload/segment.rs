@@ -3,7 +3,8 @@
 //! Every segment consists of the original's headers, corrected, and a range of its payload, which
 //! is not copied here. The rules are those of the kernel's own segmentation (net/ipv4/tcp_offload.c,
 //! udp_offload.c, af_inet.c): the IPv4 identification counts up, FIN and PSH stay on the last
-//! segment, CWR on the first. A payload that fits into one segment makes one.
+//! segment, CWR on the first. A payload that fits into one segment makes one. Fragments, and packets
+//! with an IPv6 fragment or authentication header, are refused.
 //!
 //! The checksum of a segment starts from what the sender left in the field, the sum of the pseudo
 //! header (virtio 1.2, 5.1.6.2), with the length exchanged. It is not computed from the addresses:
@@ -12,6 +13,7 @@
 use std::ops::Range;
 
 use ringway_wire::checksum::Sum;
+use ringway_wire::ipv6::extension;
 use ringway_wire::layers::{Fragment, Network, Transport, TransportKind, Version, dissect};
 use ringway_wire::vnet_hdr::{F_NEEDS_CSUM, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4};
 use ringway_wire::{VnetHeader, ipv4, ipv6, tcp, udp};
@@ -207,7 +209,12 @@ impl<'f> Segmenter<'f> {
             let mut sum = Sum::new();
             sum.add(transport);
             sum.add(body);
-            transport[at..at + 2].copy_from_slice(&sum.checksum_nonzero().to_be_bytes());
+            // As the kernel does: to TCP, 0 is a checksum like any other.
+            let checksum = match self.transport.kind {
+                TransportKind::Tcp => sum.checksum(),
+                _ => sum.checksum_nonzero(),
+            };
+            transport[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
         }
     }
 }
@@ -227,7 +234,8 @@ fn headers(frame: &[u8], gso_type: u8) -> Result<(Network, Transport), OffloadFa
         (Some(network), Some(transport))
             if transport.kind == kind
                 && version.is_none_or(|version| version == network.version)
-                && network.fragment == Fragment::No =>
+                && network.fragment == Fragment::No
+                && can_repeat_extensions(frame, &network) =>
         {
             Ok((network, transport))
         }
@@ -236,6 +244,26 @@ fn headers(frame: &[u8], gso_type: u8) -> Result<(Network, Transport), OffloadFa
             len: frame.len(),
         }),
     }
+}
+
+/// Every segment may have the extension headers of the original: none of them speaks of one packet
+/// alone. `network` was found in `frame`.
+fn can_repeat_extensions(frame: &[u8], network: &Network) -> bool {
+    if network.version == Version::V4 {
+        return true;
+    }
+    let mut at = network.offset + ipv6::HEADER_LEN;
+    let mut kind = frame[network.offset + ipv6::NEXT_HEADER_OFFSET];
+    while at < network.payload {
+        match kind {
+            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => {
+                kind = frame[at];
+                at += 8 + usize::from(frame[at + 1]) * 8;
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Takes the original's length out of the sum that the sender left in the checksum field. The

@@ -78,6 +78,21 @@ fn what_is_refused() {
         OffloadFault::HeadersMissing { .. }
     ));
 
+    for (kind, body) in [
+        (extension::FRAGMENT, &[0; 6][..]),
+        (extension::AUTHENTICATION, &[0; 22]),
+    ] {
+        let builder = v6().extension(extension::DESTINATION, &[1, 4]);
+        let (frame, header) = builder
+            .extension(kind, body)
+            .udp(1, 2)
+            .build_gso(&[0; 64], 8);
+        assert!(matches!(
+            refused(&frame, header),
+            OffloadFault::HeadersMissing { .. }
+        ));
+    }
+
     let long = v6().extension(extension::DESTINATION, &[0; 460]).udp(1, 2);
     let (frame, header) = long.build_gso(&[0; 64], 8);
     assert!(matches!(
