@@ -5,12 +5,11 @@ mod mock;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 use etherparse::{SlicedPacket, TransportSlice};
 use mock::features::{ASKS, TAKES_CSUM, TAKES_TSO, USUAL};
 use mock::frames::mac;
+use mock::namespace::{in_namespace, ip};
 use mock::{Guest, Lab, Options, PATIENCE, Received};
 use ringway_api::control::{ClientError, Passed};
 use ringway_host::tap;
@@ -22,38 +21,6 @@ use ringway_wire::{MacAddress, VnetHeader};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-
-/// Runs the test in a network namespace of its own, on a thread that ends with it. Without the right
-/// to make one, says so and passes.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    // One at a time: what one test starts holds the other's descriptors until it executes.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let finished = std::thread::spawn(|| {
-        // SAFETY: changes only which network namespace this thread uses; no memory is involved.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            let error = std::io::Error::last_os_error();
-            // Past the test harness's capture, so that it is seen and can be counted.
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: tap test: no network namespace of its own ({error})"
-            );
-            return;
-        }
-        test();
-    });
-    if let Err(panic) = finished.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "ip {arguments}"
-    );
-}
 
 /// A tap with an address, up, and its queues.
 fn host_tap(queues: u16) -> (Vec<OwnedFd>, MacAddress) {

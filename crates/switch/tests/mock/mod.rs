@@ -9,12 +9,15 @@
 
 pub mod frames;
 mod guest;
+mod kernel;
 mod lab;
+pub mod namespace;
 mod nic;
 pub mod queue;
 mod traffic;
 
 pub use guest::{Guest, RingSetup, Setup, features};
+pub use kernel::Kernel;
 pub use lab::{Lab, agree};
 pub use nic::{Nic, Options, Received, sleep};
 pub use queue::Shape;
