@@ -13,6 +13,7 @@ mod kernel;
 mod lab;
 pub mod namespace;
 mod nic;
+pub mod offload;
 pub mod queue;
 mod traffic;
 
