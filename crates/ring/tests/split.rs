@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{BUFFERS, Pair, options, peek, peek_u16, poke_u16};
+use common::{BUFFERS, Pair, options, peek, peek_u16, poke, poke_u16, spots};
 use ringway_mem::GuestMemory;
 use ringway_ring::{
     DeviceRing, DriverFault, DriverRing, ReadBatch, RingBase, RingError, RingFault, RingFeatures,
@@ -189,8 +189,8 @@ fn a_driver_sees_through_a_lying_device_virtio_2_7_14() {
         pair.driver.add(&[], &[(BUFFERS, 10)], false).unwrap();
         pair.driver.publish();
         let used = pair.driver.layout().used;
-        common::poke(&pair.memory, used + 4, &id.to_le_bytes());
-        common::poke(&pair.memory, used + 8, &len.to_le_bytes());
+        poke(&pair.memory, used + 4, &id.to_le_bytes());
+        poke(&pair.memory, used + 8, &len.to_le_bytes());
         poke_u16(&pair.memory, used + 2, index);
         pair
     };
@@ -223,4 +223,41 @@ fn a_driver_sees_through_a_lying_device_virtio_2_7_14() {
     assert_eq!(pair.driver.pop_used().unwrap().map(|used| used.id), Some(0));
     let unknown = DriverFault::UnknownChain { id: 0 };
     assert_eq!(pair.driver.pop_used(), Err(unknown));
+}
+
+#[test]
+fn a_used_element_of_a_chain_that_was_not_published_is_a_fault_virtio_2_7_8() {
+    for start in spots(false, 4) {
+        for in_order in [false, true] {
+            let features = RingFeatures { in_order, ..PLAIN };
+            let mut pair = Pair::new(options(4, features, start.base()));
+            let chain = [(BUFFERS, 10)];
+            let first = pair.driver.add(&[], &chain, false).unwrap();
+            pair.driver.publish();
+            let staged = pair.driver.add(&[], &chain, false).unwrap();
+            let used = pair.driver.layout().used;
+            let index = start.base().used;
+            poke(
+                &pair.memory,
+                used + 4 + u64::from(index % 4) * 8,
+                &u32::from(staged).to_le_bytes(),
+            );
+            poke_u16(&pair.memory, used + 2, index.wrapping_add(1));
+            let popped = pair.driver.pop_used();
+            if in_order {
+                // It may name the last of several, so the first comes back before it is missed.
+                assert_eq!(popped.unwrap().map(|used| used.id), Some(first));
+            }
+            let unknown = DriverFault::UnknownChain { id: staged.into() };
+            assert_eq!(pair.driver.pop_used(), Err(unknown));
+            // Once it is published it is out like any other.
+            if !in_order {
+                pair.driver.publish();
+                assert_eq!(
+                    pair.driver.pop_used().unwrap().map(|used| used.id),
+                    Some(staged)
+                );
+            }
+        }
+    }
 }

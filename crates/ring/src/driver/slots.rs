@@ -17,8 +17,19 @@ struct Slot {
     last: u16,
     /// Descriptors of the chain; 0 = no chain that is out begins here.
     count: u16,
+    /// Available index of the chain.
+    turn: u16,
     /// Bytes that the device may write.
     room: u32,
+}
+
+/// A chain that was added and has not come back.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    /// Available index at which it was added.
+    pub(super) turn: u16,
+    /// Bytes that the device may write.
+    pub(super) room: u32,
 }
 
 impl Slots {
@@ -54,19 +65,22 @@ impl Slots {
 
     /// Takes the first `count` free descriptors as a chain, whose last is `last`.
     #[inline]
-    pub(super) fn take(&mut self, count: u16, last: u16, room: u32) {
+    pub(super) fn take(&mut self, count: u16, last: u16, held: Held) {
         let after = self.next(last);
         let slot = &mut self.slots[usize::from(self.head)];
-        (slot.last, slot.count, slot.room) = (last, count, room);
+        (slot.last, slot.count) = (last, count);
+        (slot.turn, slot.room) = (held.turn, held.room);
         self.head = after;
         self.free -= count;
     }
 
-    /// Count of descriptors and writable bytes of the chain that begins with `head`, if it is out.
+    /// The chain that begins with `head`, if there is one.
     #[inline]
-    pub(super) fn chain(&self, head: u16) -> Option<(u16, u32)> {
-        let slot = self.slots.get(usize::from(head))?;
-        (slot.count > 0).then_some((slot.count, slot.room))
+    pub(super) fn chain(&self, head: u16) -> Option<Held> {
+        let &Slot {
+            count, turn, room, ..
+        } = self.slots.get(usize::from(head))?;
+        (count > 0).then_some(Held { turn, room })
     }
 
     /// Puts a chain that is out behind the free descriptors: used in turn, they stay in order.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringway_mem::{GuestMemory, fence};
 
-use super::slots::{Slots, room};
+use super::slots::{Held, Slots, room};
 use super::tables::{Tables, buffers};
 use super::{AddError, DriverFault, DriverOptions, Plan, Used};
 use crate::descriptor::{Descriptor, NEXT, need_event};
@@ -144,7 +144,11 @@ impl SplitDriver {
                 last = index;
             }
         }
-        self.slots.take(count, last, room(writable));
+        let held = Held {
+            turn: self.next,
+            room: room(writable),
+        };
+        self.slots.take(count, last, held);
         self.areas.set_head(self.next, head);
         self.order[usize::from(self.next) & (self.order.len() - 1)] = head;
         self.next = self.next.wrapping_add(1);
@@ -200,10 +204,14 @@ impl SplitDriver {
                 self.skip_to = Some((named, len));
                 id = oldest;
                 // A skipped chain counts as used wholly.
-                len = self.slots.chain(oldest).map_or(0, |(_, room)| room);
+                len = self.slots.chain(oldest).map_or(0, |chain| chain.room);
             }
         }
-        let Some((_, room)) = self.slots.chain(id) else {
+        // What was added and not published is not the device's to use. At most as many chains as
+        // descriptors are held, so the indices are told apart.
+        let staged = self.next.wrapping_sub(self.published);
+        let is_published = |chain: &Held| chain.turn.wrapping_sub(self.published) >= staged;
+        let Some(Held { room, .. }) = self.slots.chain(id).filter(is_published) else {
             return Err(unknown);
         };
         if len > room {
