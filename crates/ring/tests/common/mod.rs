@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::cast_possible_truncation)]
 
 pub mod model;
+pub mod packed;
 
 use std::sync::Arc;
 
