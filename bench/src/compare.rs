@@ -1,7 +1,8 @@
 //! One row: all middles connected at once, one running at a time, in short windows that take turns.
 //!
 //! A machine drifts within seconds, so each round measures every middle once and only ratios within a round count. A round in which the
-//! generator or a thread that carries frames had to wait for its processor is thrown away.
+//! generator or a thread that carries frames had to wait for its processor is thrown away, and so is one in which the two processors
+//! were further apart than in the best: a host moves virtual ones about, and every switch is half as fast then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generator::{Count, Generator};
 use crate::middle::{Kind, Middle, Place};
-use crate::processors::{Pinned, longest_wait, own, threads};
+use crate::processors::{Pinned, handover, longest_wait, own, threads};
 use crate::rows::Row;
 use crate::statistics::{Spread, percentile, spread};
 
@@ -28,6 +29,8 @@ pub struct Plan {
     pub waiting: f64,
     /// The generator's processor.
     pub cpu: usize,
+    /// How much longer than in the best round a line may take between the processors.
+    pub apart: f64,
 }
 
 /// What came out.
@@ -39,6 +42,9 @@ pub struct Outcome {
     pub tried: usize,
     /// Whether the guests' memory was made of huge pages.
     pub huge_pages: bool,
+    /// Nanoseconds that a line takes from processor to processor: the best round, and the worst that counted.
+    #[serde(default)]
+    pub handover: [f64; 2],
     pub middles: Vec<Figures>,
     /// The first middle against each of the others.
     pub ratios: Vec<Ratio>,
@@ -73,7 +79,6 @@ struct Side {
     kind: Kind,
     middle: Middle,
     generator: Generator,
-    counts: Vec<Count>,
     /// Windows that were thrown away, and the longest wait among them as a share of the window.
     disturbed: usize,
     worst: f64,
@@ -99,31 +104,22 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
             kind,
             middle,
             generator,
-            counts: Vec::new(),
             disturbed: 0,
             worst: 0.0,
             silent: 0,
         });
     }
     let _pinned = Pinned::to(plan.cpu)?;
-    let (mut kept, mut tried) = (0, 0);
-    while kept < plan.rounds && tried < plan.tries {
+    let (mut rounds, mut tried, mut near) = (Vec::new(), 0, 0);
+    while near < plan.rounds && tried < plan.tries {
         tried += 1;
-        let mut round = Vec::new();
-        for side in &mut sides {
-            match side.window(plan, stop)? {
-                Some(count) => round.push(count),
-                None => break,
-            }
+        if let Some(round) = round(&mut sides, plan, place.cpu, stop)? {
+            rounds.push(round);
         }
-        if round.len() == sides.len() {
-            kept += 1;
-            for (side, count) in sides.iter_mut().zip(round) {
-                side.counts.push(count);
-            }
-        }
+        near = nearest(&rounds, plan.apart).count();
     }
-    if kept == 0 {
+    let rounds: Vec<&Round> = nearest(&rounds, plan.apart).collect();
+    if rounds.is_empty() {
         let sides = sides.iter().filter(|side| side.disturbed > 0);
         let disturbed = sides.map(|side| {
             let (name, share) = (side.kind.name(), 100.0 * side.worst);
@@ -139,7 +135,43 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
             disturbed.collect::<Vec<_>>().join("; ")
         );
     }
-    Ok(outcome(row, &sides, kept, tried))
+    Ok(outcome(row, &sides, &rounds, tried))
+}
+
+/// One window of every side.
+struct Round {
+    counts: Vec<Count>,
+    /// The longest hand-over before, between and after them.
+    handover: f64,
+}
+
+/// `None` when somebody had to wait for a processor.
+fn round(sides: &mut [Side], plan: &Plan, cpu: usize, stop: &AtomicBool) -> Result<Option<Round>> {
+    let Some(mut longest) = handover(cpu) else {
+        return Ok(None);
+    };
+    let mut counts = Vec::new();
+    for side in sides {
+        let Some(count) = side.window(plan, stop)? else {
+            return Ok(None);
+        };
+        counts.push(count);
+        let Some(after) = handover(cpu) else {
+            return Ok(None);
+        };
+        longest = longest.max(after);
+    }
+    Ok(Some(Round {
+        counts,
+        handover: longest,
+    }))
+}
+
+/// The rounds in which the processors were about as near as in the best one.
+fn nearest(rounds: &[Round], apart: f64) -> impl Iterator<Item = &Round> {
+    let best = rounds.iter().map(|round| round.handover);
+    let limit = best.fold(f64::INFINITY, f64::min) * apart;
+    rounds.iter().filter(move |round| round.handover <= limit)
 }
 
 impl Side {
@@ -170,15 +202,15 @@ impl Side {
     }
 }
 
-fn outcome(row: &Row, sides: &[Side], rounds: usize, tried: usize) -> Outcome {
+fn outcome(row: &Row, sides: &[Side], rounds: &[&Round], tried: usize) -> Outcome {
     let rate = |count: &Count| count.received as f64 / count.elapsed.as_secs_f64() / 1e6;
-    let latencies: Vec<Option<[f64; 2]>> = sides.iter().map(latency).collect();
-    let figures = sides.iter().zip(&latencies).map(|(side, &latency)| {
-        let all = |of: fn(&Count) -> u64| side.counts.iter().map(of).sum::<u64>();
-        let median = |of: &dyn Fn(&Count) -> f64| spread(side.counts.iter().map(of)).median;
+    let counts = |side: usize| rounds.iter().map(move |round| &round.counts[side]);
+    let figures = sides.iter().enumerate().map(|(index, side)| {
+        let all = |of: fn(&Count) -> u64| counts(index).map(of).sum::<u64>();
+        let median = |of: &dyn Fn(&Count) -> f64| spread(counts(index).map(of)).median;
         Figures {
             name: side.kind.name().into(),
-            mpps: spread(side.counts.iter().map(rate)),
+            mpps: spread(counts(index).map(rate)),
             gbps: median(&|count| count.bytes as f64 * 8e-9 / count.elapsed.as_secs_f64()),
             generator_busy: median(&|count| {
                 1.0 - count.idle.as_secs_f64() / count.elapsed.as_secs_f64()
@@ -186,12 +218,11 @@ fn outcome(row: &Row, sides: &[Side], rounds: usize, tried: usize) -> Outcome {
             lost: (1.0 - all(|count| count.received) as f64 / all(|count| count.sent) as f64)
                 .max(0.0),
             wrong: all(|count| count.wrong),
-            latency,
+            latency: latency(counts(index)),
         }
     });
-    let first = &sides[0];
-    let ratios = sides.iter().skip(1).map(|side| {
-        let pairs = first.counts.iter().zip(&side.counts);
+    let ratios = sides.iter().enumerate().skip(1).map(|(index, side)| {
+        let pairs = counts(0).zip(counts(index));
         let paired = if row.traffic.latency {
             let middle = |count: &Count| f64::from(percentile(&count.latencies, 50));
             spread(pairs.map(|(ours, theirs)| middle(ours) / middle(theirs)))
@@ -206,20 +237,22 @@ fn outcome(row: &Row, sides: &[Side], rounds: usize, tried: usize) -> Outcome {
     Outcome {
         row: row.name.clone(),
         title: row.title.clone(),
-        rounds,
+        rounds: rounds.len(),
         tried,
         huge_pages: sides
             .iter()
             .all(|side| side.generator.guests.iter().all(|guest| guest.huge)),
+        handover: [f64::min, f64::max].map(|of: fn(f64, f64) -> f64| {
+            let all = rounds.iter().map(|round| round.handover);
+            all.reduce(of).unwrap_or(f64::NAN)
+        }),
         middles: figures.collect(),
         ratios: ratios.collect(),
     }
 }
 
-fn latency(side: &Side) -> Option<[f64; 2]> {
-    let all: Vec<u32> = side
-        .counts
-        .iter()
+fn latency<'c>(counts: impl Iterator<Item = &'c Count>) -> Option<[f64; 2]> {
+    let all: Vec<u32> = counts
         .flat_map(|count| count.latencies.iter().copied())
         .collect();
     (!all.is_empty()).then(|| [50, 99].map(|share| f64::from(percentile(&all, share)) / 1e3))

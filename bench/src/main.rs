@@ -82,6 +82,9 @@ struct Common {
     /// Share of a window that may be spent waiting for a processor
     #[arg(long, global = true, default_value_t = 0.03)]
     waiting: f64,
+    /// How much longer than in the best round a line may take between the processors
+    #[arg(long, global = true, default_value_t = 1.3)]
+    apart: f64,
     /// The generator's processor
     #[arg(long, global = true, default_value_t = 0)]
     generator_cpu: usize,
@@ -163,6 +166,7 @@ fn measure(
         tries: common.rounds * 4,
         window: Duration::from_millis(common.milliseconds),
         waiting: common.waiting,
+        apart: common.apart,
         cpu: common.generator_cpu,
     };
     if plan.kinds.is_empty() {
@@ -196,6 +200,11 @@ fn measure(
                 "", ratio.against, paired.median, paired.min, paired.max
             );
         }
+        let [best, worst] = outcome.handover;
+        eprintln!(
+            "{:26} {} of {} rounds, a line takes {best:.0} to {worst:.0} ns between the processors",
+            "", outcome.rounds, outcome.tried
+        );
         report.insert(outcome);
         report.save(&common.out)?;
     }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -79,6 +82,58 @@ pub fn named(pid: u32, prefix: &str) -> Vec<u32> {
     };
     threads(pid).into_keys().filter(is_named).collect()
 }
+
+/// Laps of a hand-over, and those of them that only warm up.
+const LAPS: u64 = 3000;
+const WARM: u64 = 500;
+/// Turns of a loop between two looks at the clock.
+const SPINS: u32 = 4096;
+
+/// Nanoseconds that a line takes from this thread's processor to another. What a switch and its guests pay for every line that both
+/// touch; where processors are virtual, it changes when a host moves them about. `None` when the other processor is taken.
+pub fn handover(other: usize) -> Option<f64> {
+    let (ours, theirs) = (Line::default(), Line::default());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let Ok(_pinned) = Pinned::to(other) else {
+                return;
+            };
+            for lap in 1..=LAPS {
+                while ours.0.load(Ordering::Acquire) != lap {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    spin_loop();
+                }
+                theirs.0.store(lap, Ordering::Release);
+            }
+        });
+        let begin = Instant::now();
+        let (mut start, mut spins) = (begin, 0u32);
+        for lap in 1..=LAPS {
+            if lap == WARM {
+                start = Instant::now();
+            }
+            ours.0.store(lap, Ordering::Release);
+            while theirs.0.load(Ordering::Acquire) != lap {
+                spins = spins.wrapping_add(1);
+                if spins.is_multiple_of(SPINS) && begin.elapsed() > Duration::from_millis(100) {
+                    over.store(true, Ordering::Relaxed);
+                    return None;
+                }
+                spin_loop();
+            }
+        }
+        let ways = 2 * (LAPS - WARM + 1);
+        Some(start.elapsed().as_nanos() as f64 / ways as f64)
+    })
+}
+
+/// A word with two lines to itself.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line(AtomicU64);
 
 fn parse(text: &str) -> Times {
     let mut numbers = text

@@ -66,7 +66,12 @@ impl Shape {
         };
         let driver_at = (DESCRIPTOR * size).next_multiple_of(PART);
         let device_at = (driver_at + driver).next_multiple_of(PART);
-        [0, driver_at, device_at, (device_at + device).next_multiple_of(PART)]
+        [
+            0,
+            driver_at,
+            device_at,
+            (device_at + device).next_multiple_of(PART),
+        ]
     }
 }
 

@@ -100,6 +100,7 @@ mod tests {
             rounds: 1,
             tried: 1,
             huge_pages: true,
+            handover: [60.0, 70.0],
             middles: vec![figures("ringway", 20.0), figures("testpmd io", 10.0)],
             ratios: Vec::new(),
         };

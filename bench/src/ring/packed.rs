@@ -36,7 +36,11 @@ impl Packed {
         let common = &mut self.common;
         let slot = common.next & common.mask();
         let id = common.ids[usize::from(slot)];
-        let owner = if common.wrap(common.next) { AVAIL } else { USED };
+        let owner = if common.wrap(common.next) {
+            AVAIL
+        } else {
+            USED
+        };
         let write = if common.shape.writable { WRITE } else { 0 };
         let second = u64::from(len) | u64::from(id) << 32 | u64::from(owner | write) << 48;
         let at = usize::from(slot) * DESCRIPTOR;
@@ -70,14 +74,19 @@ impl Packed {
         let at = usize::from(count & self.common.mask()) * DESCRIPTOR;
         let [_, second] = self.common.area.load_desc_acquire(at);
         let owner = (second >> 48) as u16 & (AVAIL | USED);
-        let wanted = if self.common.wrap(count) { AVAIL | USED } else { 0 };
+        let wanted = if self.common.wrap(count) {
+            AVAIL | USED
+        } else {
+            0
+        };
         (owner == wanted).then_some(second)
     }
 
     /// In order, a device writes only where a batch begins: then this says no.
     #[inline(always)]
     pub(super) fn has(&self, count: u16) -> bool {
-        self.second(self.common.used.wrapping_add(count - 1)).is_some()
+        self.second(self.common.used.wrapping_add(count - 1))
+            .is_some()
     }
 
     #[inline(always)]

@@ -54,7 +54,9 @@ impl Split {
             return false;
         }
         common.published = common.next;
-        common.area.store_release_u16(self.driver + INDEX, common.next);
+        common
+            .area
+            .store_release_u16(self.driver + INDEX, common.next);
         // The device stores what it wants and then looks at the index; we do the reverse.
         fence();
         common.area.load_u16(self.device + FLAGS) & NO_EVENT == 0
