@@ -147,6 +147,8 @@ pub struct Half {
     events: AtomicU64,
     calls: AtomicU64,
     missed_kicks: AtomicU64,
+    lock_waits: AtomicU64,
+    busy: AtomicU64,
 }
 
 impl Half {
@@ -171,6 +173,16 @@ impl Half {
         add(&self.calls, 1);
     }
 
+    /// Counts that a worker found the queue's lock taken. To be called with the lock held.
+    pub fn count_lock_wait(&self) {
+        add(&self.lock_waits, 1);
+    }
+
+    /// Counts time a worker worked for the queue, in nanoseconds. One writer at a time.
+    pub fn count_busy(&self, nanoseconds: u64) {
+        add(&self.busy, nanoseconds);
+    }
+
     /// Frames so far.
     pub fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
@@ -189,6 +201,16 @@ impl Half {
     /// Kicks that never came, so far.
     pub fn missed_kicks(&self) -> u64 {
         self.missed_kicks.load(Ordering::Relaxed)
+    }
+
+    /// Times the queue's lock was taken when a worker wanted it, so far.
+    pub fn lock_waits(&self) -> u64 {
+        self.lock_waits.load(Ordering::Relaxed)
+    }
+
+    /// Nanoseconds of work for the queue so far, estimated from a few of its turns.
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// Calls so far.

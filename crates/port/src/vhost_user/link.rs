@@ -264,7 +264,7 @@ impl Link {
     /// One hold of the destination's lock: take buffers, copy, publish once. Returns the picks that
     /// wait for the next hold, because they need more chains than the batch has room for.
     fn send_portion(&self, queue: &Queue, burst: &Burst<'_>, picks: u64, sent: &mut Sent) -> u64 {
-        let mut ring = queue.lock();
+        let mut ring = queue.lock_to_send(&self.counters);
         let mut out = WriteBatch::new();
         let wanted = picks.count_ones() as usize;
         if let Err(fault) = ring.take_writable(&self.memory, &mut out, wanted) {

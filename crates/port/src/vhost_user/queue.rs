@@ -2,9 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ringway_ring::{DeviceRing, RingBase};
+
+use crate::Counters;
 
 /// A started ring, shared by the views of its port for as long as its configuration stands.
 pub(super) struct Queue {
@@ -41,6 +43,23 @@ impl Queue {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, DeviceRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`lock`](Self::lock), for sending: several workers may want to at once, which is counted.
+    #[inline]
+    pub(super) fn lock_to_send(&self, counters: &Counters) -> MutexGuard<'_, DeviceRing> {
+        match self.ring.try_lock() {
+            Ok(ring) => ring,
+            Err(TryLockError::Poisoned(ring)) => ring.into_inner(),
+            Err(TryLockError::WouldBlock) => self.lock_in_turn(counters),
+        }
+    }
+
+    #[cold]
+    fn lock_in_turn(&self, counters: &Counters) -> MutexGuard<'_, DeviceRing> {
+        let ring = self.lock();
+        counters.queues[self.index / 2].sent.count_lock_wait();
+        ring
     }
 
     pub(super) fn kick(&self) -> Option<BorrowedFd<'_>> {
