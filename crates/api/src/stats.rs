@@ -21,6 +21,28 @@ pub struct Statistics {
     pub dropped: u64,
     /// Frame bytes written into the memory of guests, each once; virtio-net headers do not count.
     pub copied_bytes: u64,
+    /// One entry per worker.
+    #[serde(default)]
+    pub workers: Vec<WorkerStatistics>,
+}
+
+/// What one worker did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatistics {
+    /// The name of its thread.
+    pub name: String,
+    /// Receive queues it serves now.
+    pub queues: usize,
+    /// Its part of `attempted`.
+    pub attempted: u64,
+    /// Its part of `delivered`.
+    pub delivered: u64,
+    /// Nanoseconds it spent on bursts, estimated from a few of them; polling and sleeping are not in it.
+    pub busy_ns: u64,
+    /// Nanoseconds of CPU its thread used; `None` = the system does not say.
+    pub cpu_ns: Option<u64>,
+    /// Queues it took over from other workers.
+    pub moves: u64,
 }
 
 /// What one port counted.
@@ -59,6 +81,15 @@ pub struct QueueStatistics {
     /// Kicks that the driver owed and never sent; the queue was served all the same. Printed only when there are any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missed_kicks: u64,
+    /// The worker that receives from the guest, if the driver runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<usize>,
+    /// Nanoseconds a worker spent on bursts from the guest, estimated from a few of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub busy_ns: u64,
+    /// Times a worker that wanted to send to the guest found another one at it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lock_waits: u64,
 }
 
 impl Statistics {
@@ -93,6 +124,9 @@ mod tests {
                     kicks: 3,
                     calls: 4,
                     missed_kicks: 0,
+                    worker: Some(0),
+                    busy_ns: 900,
+                    lock_waits: 0,
                 }],
                 drops: BTreeMap::from([("no-buffers".into(), 5)]),
             }],
@@ -100,11 +134,22 @@ mod tests {
             delivered: 2,
             dropped: 5,
             copied_bytes: 180,
+            workers: vec![WorkerStatistics {
+                name: "worker-0".into(),
+                queues: 1,
+                attempted: 7,
+                delivered: 2,
+                busy_ns: 900,
+                cpu_ns: Some(1000),
+                moves: 0,
+            }],
         };
         let text = concat!(
             r#"{"ports":[{"name":"a","kind":"vhost-user","connected":true,"features":"0x130000000","#,
-            r#""queues":[{"rx_frames":1,"rx_bytes":60,"tx_frames":2,"tx_bytes":120,"kicks":3,"calls":4}],"#,
-            r#""drops":{"no-buffers":5}}],"attempted":7,"delivered":2,"dropped":5,"copied_bytes":180}"#
+            r#""queues":[{"rx_frames":1,"rx_bytes":60,"tx_frames":2,"tx_bytes":120,"kicks":3,"calls":4,"#,
+            r#""worker":0,"busy_ns":900}],"#,
+            r#""drops":{"no-buffers":5}}],"attempted":7,"delivered":2,"dropped":5,"copied_bytes":180,"#,
+            r#""workers":[{"name":"worker-0","queues":1,"attempted":7,"delivered":2,"busy_ns":900,"cpu_ns":1000,"moves":0}]}"#
         );
         assert_eq!(statistics.to_json(), text);
         assert_eq!(

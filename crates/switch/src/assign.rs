@@ -1,17 +1,45 @@
 //! Which worker receives which queue.
 //!
-//! A queue stays with its worker for as long as the load by numbers allows. One that moves is served
-//! by nobody in between: its old worker may still be delivering a burst of it when the new one would
-//! take the next, and frames would pass each other.
+//! A queue stays with its worker for as long as it can. Two things make one move: a worker has two
+//! more queues than another, or one is loaded and another has clearly less to do. Loads are what was
+//! measured, in thousandths of a worker's time, and decide first: a move for the sake of numbers
+//! never makes the busier of the two workers busier than either was.
+//!
+//! With loads that stay the same, moves come to an end. Each one for the sake of load makes the sum
+//! of the squares of the workers' loads smaller; each one for the sake of numbers makes that of the
+//! numbers smaller and the other one no larger, but for queues that are as good as idle, which never
+//! move for the sake of load.
+//!
+//! One that moves is served by nobody in between: its old worker may still be delivering a burst of
+//! it when the new one would take the next, and frames would pass each other.
 
 use std::collections::HashMap;
 
 use crate::snapshot::QueueRef;
 
+/// A worker with less load than this has nothing to gain.
+const LOADED: u32 = 100;
+
+/// A queue with at most this load counts as idle.
+const IDLE: u32 = 10;
+
+/// Looks for which a queue stays where it was moved to, while there is load.
+const STAY: u32 = 10;
+
 /// Who serves each queue, by the queue's name (see `Wakeup`).
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
     workers: HashMap<u64, usize>,
+    /// What queues cost at the last look, those that cost anything.
+    loads: HashMap<u64, u32>,
+    /// A move that the last look called for.
+    candidate: Option<Move>,
+    /// A move that two looks called for.
+    due: Option<Move>,
+    /// Looks for which queues stay where they are.
+    stay: HashMap<u64, u32>,
+    /// Queues taken over from others, by worker.
+    taken_over: Vec<u64>,
 }
 
 /// What each worker has to serve.
@@ -27,64 +55,193 @@ pub(crate) struct Plan {
     pub(crate) work: Work,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Move {
+    queue: u64,
+    from: usize,
+    to: usize,
+}
+
+/// Queues of a worker while a plan is made.
+#[derive(Clone, Default)]
+struct Held {
+    queues: Vec<(u64, QueueRef)>,
+    load: u32,
+}
+
 impl Assignment {
     /// Assigns `queues` to `count` workers, at least one: known queues stay, new ones go to the worker
-    /// with the fewest, and queues move only from a worker that has two more than another.
+    /// with the fewest. Then queues move that have to.
     pub(crate) fn plan(&mut self, queues: &[(u64, QueueRef)], count: usize) -> Plan {
-        let mut held: Vec<Vec<(u64, QueueRef)>> = vec![Vec::new(); count];
+        let mut held = vec![Held::default(); count];
+        let mut moved = Vec::new();
         let mut new = Vec::new();
+        let due = self.due.take();
         for &queue in queues {
+            let load = self.load(queue.0);
             match self.workers.get(&queue.0) {
-                Some(&worker) if worker < count => held[worker].push(queue),
+                Some(&worker) if worker < count => match due {
+                    Some(due) if due.queue == queue.0 && due.from == worker && due.to < count => {
+                        moved.push((queue.0, due.to));
+                        held[due.to].add(queue, load);
+                    }
+                    _ => held[worker].add(queue, load),
+                },
                 _ => new.push(queue),
             }
         }
         for queue in new {
             let (_, fewest) = ends(&held);
-            held[fewest].push(queue);
+            held[fewest].add(queue, 0);
         }
-        let mut moved = Vec::new();
-        loop {
-            let (most, fewest) = ends(&held);
-            if held[most].len() < held[fewest].len() + 2 {
-                break;
-            }
-            let Some(queue) = held[most].pop() else { break };
+        while let Some((queue, load, from, to)) = self.surplus(&held) {
+            let queue = held[from].queues.remove(queue);
+            held[from].load -= load;
+            held[to].add(queue, load);
             if self.workers.contains_key(&queue.0) {
-                moved.push(queue.0);
+                moved.retain(|&(id, _)| id != queue.0);
+                moved.push((queue.0, to));
             }
-            held[fewest].push(queue);
         }
-        let named = |(worker, held): (usize, &Vec<(u64, QueueRef)>)| {
-            held.iter()
-                .map(move |queue| (queue.0, worker))
-                .collect::<Vec<_>>()
-        };
-        self.workers = held.iter().enumerate().flat_map(named).collect();
+        self.remember(&held, &moved);
         let work = |keep: &dyn Fn(u64) -> bool| {
-            let kept = |held: &Vec<(u64, QueueRef)>| {
-                held.iter()
-                    .filter(|queue| keep(queue.0))
-                    .map(|queue| queue.1)
-                    .collect()
+            let kept = |held: &Held| {
+                let kept = held.queues.iter().filter(|queue| keep(queue.0));
+                kept.map(|queue| queue.1).collect()
             };
             held.iter().map(kept).collect()
         };
         Plan {
-            first: (!moved.is_empty()).then(|| work(&|id| !moved.contains(&id))),
+            first: (!moved.is_empty()).then(|| work(&|id| moved.iter().all(|&(m, _)| m != id))),
             work: work(&|_| true),
         }
+    }
+
+    /// Takes note of what queues cost, in thousandths of a worker's time. True = one has to move, by
+    /// the next [`plan`](Self::plan). Only what two looks in a row call for is done.
+    pub(crate) fn look(&mut self, loads: HashMap<u64, u32>, count: usize) -> bool {
+        self.loads = loads;
+        self.stay.retain(|_, looks| {
+            *looks -= 1;
+            *looks > 0
+        });
+        let sums = self.sums(count);
+        let still = self.candidate.take().filter(|candidate| {
+            self.workers.get(&candidate.queue) == Some(&candidate.from)
+                && self.relief(candidate, &sums).is_some()
+        });
+        if still.is_none() {
+            self.candidate = self.best(&sums);
+        }
+        self.due = still;
+        self.due.is_some()
+    }
+
+    /// Nothing costs anything any more.
+    pub(crate) fn rest(&mut self) {
+        self.loads.clear();
+        self.stay.clear();
+        (self.candidate, self.due) = (None, None);
+    }
+
+    /// The worker that serves a queue.
+    pub(crate) fn worker(&self, queue: u64) -> Option<usize> {
+        self.workers.get(&queue).copied()
+    }
+
+    /// Queues that a worker serves, and how many of them it took over from others so far.
+    pub(crate) fn counts(&self, worker: usize) -> (usize, u64) {
+        let serves = self.workers.values().filter(|&&w| w == worker).count();
+        (serves, self.taken_over.get(worker).copied().unwrap_or(0))
+    }
+
+    /// The move that brings a loaded worker closest to one with less to do; the most loaded worker
+    /// that can be helped.
+    fn best(&self, sums: &[u32]) -> Option<Move> {
+        let to = (0..sums.len()).min_by_key(|&worker| sums[worker])?;
+        let mut loaded: Vec<usize> = (0..sums.len()).filter(|&worker| worker != to).collect();
+        loaded.sort_by_key(|&worker| std::cmp::Reverse(sums[worker]));
+        loaded.into_iter().find_map(|from| {
+            let queues = self.workers.iter().filter(|&(_, &worker)| worker == from);
+            let moves = queues.map(|(&queue, _)| Move { queue, from, to });
+            let moves = moves.filter(|step| !self.stay.contains_key(&step.queue));
+            let helpful = moves
+                .filter_map(|step| Some((self.relief(&step, sums)?, self.load(step.queue), step)));
+            let best = helpful.min_by_key(|&(most, load, step)| (most, load, step.queue));
+            best.map(|(.., step)| step)
+        })
+    }
+
+    /// The higher load of the two workers after the move, if that is lower by a fifth.
+    fn relief(&self, step: &Move, sums: &[u32]) -> Option<u32> {
+        let (from, to) = (*sums.get(step.from)?, *sums.get(step.to)?);
+        let load = self.load(step.queue);
+        let most = (from - load.min(from)).max(to + load);
+        (from >= LOADED && most * 5 <= from * 4).then_some(most)
+    }
+
+    /// The queue that has to move because its worker has two more than another: its place among the
+    /// worker's queues, its load, the worker and the other one.
+    fn surplus(&self, held: &[Held]) -> Option<(usize, u32, usize, usize)> {
+        let (most, fewest) = ends(held);
+        let (from, to) = (&held[most], &held[fewest]);
+        if from.queues.len() < to.queues.len() + 2 {
+            return None;
+        }
+        let queues = from.queues.iter().enumerate();
+        let queues = queues.filter(|(_, queue)| !self.stay.contains_key(&queue.0));
+        let loads = queues.map(|(place, queue)| (place, self.load(queue.0)));
+        let (place, load) = loads.min_by_key(|&(place, load)| {
+            // Of idle ones the last to come.
+            (if load <= IDLE { 0 } else { load }, usize::MAX - place)
+        })?;
+        let harmless = load <= IDLE || to.load + load <= from.load;
+        harmless.then_some((place, load, most, fewest))
+    }
+
+    fn remember(&mut self, held: &[Held], moved: &[(u64, usize)]) {
+        self.taken_over.resize(held.len(), 0);
+        for &(queue, to) in moved {
+            self.taken_over[to] += 1;
+            if !self.loads.is_empty() {
+                self.stay.insert(queue, STAY);
+            }
+        }
+        self.workers.clear();
+        for (worker, held) in held.iter().enumerate() {
+            let named = held.queues.iter().map(|queue| (queue.0, worker));
+            self.workers.extend(named);
+        }
+    }
+
+    fn sums(&self, count: usize) -> Vec<u32> {
+        let mut sums = vec![0; count];
+        for (&queue, &worker) in &self.workers {
+            sums[worker] += self.load(queue);
+        }
+        sums
+    }
+
+    fn load(&self, queue: u64) -> u32 {
+        self.loads.get(&queue).copied().unwrap_or(0)
+    }
+}
+
+impl Held {
+    fn add(&mut self, queue: (u64, QueueRef), load: u32) {
+        self.queues.push(queue);
+        self.load += load;
     }
 }
 
 /// The workers with the most queues and with the fewest, the first of each.
-fn ends(held: &[Vec<(u64, QueueRef)>]) -> (usize, usize) {
+fn ends(held: &[Held]) -> (usize, usize) {
     let (mut most, mut fewest) = (0, 0);
-    for (worker, queues) in held.iter().enumerate() {
-        if queues.len() > held[most].len() {
+    for (worker, Held { queues, .. }) in held.iter().enumerate() {
+        if queues.len() > held[most].queues.len() {
             most = worker;
         }
-        if queues.len() < held[fewest].len() {
+        if queues.len() < held[fewest].queues.len() {
             fewest = worker;
         }
     }
@@ -92,66 +249,4 @@ fn ends(held: &[Vec<(u64, QueueRef)>]) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queues(ids: &[u16]) -> Vec<(u64, QueueRef)> {
-        let queue = |&id: &u16| (id.into(), QueueRef { slot: id, queue: 0 });
-        ids.iter().map(queue).collect()
-    }
-
-    fn slots(work: &Work) -> Vec<Vec<u16>> {
-        let of = |queues: &Vec<QueueRef>| queues.iter().map(|queue| queue.slot).collect();
-        work.iter().map(of).collect()
-    }
-
-    #[test]
-    fn new_queues_go_to_the_worker_with_the_fewest_and_stay() {
-        let mut assignment = Assignment::default();
-        let plan = assignment.plan(&queues(&[1, 2, 3]), 2);
-        assert_eq!(
-            (slots(&plan.work), plan.first),
-            (vec![vec![1, 3], vec![2]], None)
-        );
-        let plan = assignment.plan(&queues(&[4, 3, 2, 1]), 2);
-        assert_eq!(
-            (slots(&plan.work), plan.first),
-            (vec![vec![3, 1], vec![2, 4]], None)
-        );
-    }
-
-    #[test]
-    fn a_queue_that_moves_is_nobodys_first() {
-        let mut assignment = Assignment::default();
-        assignment.plan(&queues(&[1, 2, 3, 4, 5, 6]), 2);
-        let plan = assignment.plan(&queues(&[1, 3, 5]), 2);
-        assert_eq!(slots(&plan.work), [vec![1, 3], vec![5]]);
-        assert_eq!(
-            plan.first.as_ref().map(slots),
-            Some(vec![vec![1, 3], vec![]])
-        );
-        let plan = assignment.plan(&queues(&[1, 3, 5]), 2);
-        assert_eq!(plan.first, None);
-    }
-
-    #[test]
-    fn whatever_comes_and_goes_every_queue_has_one_worker_and_none_has_two_more_than_another() {
-        let mut assignment = Assignment::default();
-        let mut state = 1u32;
-        for _ in 0..500 {
-            let ids: Vec<u16> = (0..40)
-                .filter(|_| {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    state >> 31 == 1
-                })
-                .collect();
-            let plan = assignment.plan(&queues(&ids), 3);
-            let mut served: Vec<u16> = slots(&plan.work).concat();
-            served.sort_unstable();
-            assert_eq!(served, ids);
-            let lengths: Vec<usize> = plan.work.iter().map(Vec::len).collect();
-            let (most, fewest) = (lengths.iter().max(), lengths.iter().min());
-            assert!(most.unwrap() - fewest.unwrap() <= 1, "{lengths:?}");
-        }
-    }
-}
+mod tests;

@@ -41,6 +41,7 @@ pub use signals::Ender;
 pub use worker::Poll;
 
 use control::Control;
+use control::statistics::CpuClock;
 use signals::Signals;
 use snapshot::Shared;
 use table::{PORT_LIMIT, Table};
@@ -225,19 +226,23 @@ impl Switch {
         let thread = thread.spawn(move || {
             let result = cpu.map_or(Ok(()), pin);
             let failed = result.is_err();
-            let _ = pinned.send(result);
+            let _ = pinned.send((result, CpuClock::of_this_thread()));
             if !failed {
                 worker.run();
             }
         });
         let thread = thread.map_err(StartError::system)?;
-        if let (Ok(Err(error)), Some(cpu)) = (outcome.recv(), cpu) {
-            let _ = thread.join();
-            return Err(StartError::Cpu {
-                worker: number,
-                cpu,
-                error,
-            });
+        match (outcome.recv(), cpu) {
+            (Ok((Err(error), _)), Some(cpu)) => {
+                let _ = thread.join();
+                return Err(StartError::Cpu {
+                    worker: number,
+                    cpu,
+                    error,
+                });
+            }
+            (Ok((_, clock)), _) => self.control.cpu_clocks.push(clock),
+            (Err(_), _) => {}
         }
         self.workers.push(thread);
         Ok(())

@@ -103,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// A worker that ended although the switch was to go on.
     lost: OnceLock<usize>,
+    /// The control thread looks at the load of the workers already, or need not.
+    looking: AtomicBool,
     reports: Mutex<VecDeque<(u32, Fault)>>,
     /// Wakes the control thread for reports.
     report_bell: OwnedFd,
@@ -137,6 +139,8 @@ impl Shared {
             bells: (0..workers).map(|_| bell()).collect::<Result<_, _>>()?,
             stopping: AtomicBool::new(false),
             lost: OnceLock::new(),
+            // Work of a single worker cannot go anywhere.
+            looking: AtomicBool::new(workers == 1),
             reports: Mutex::default(),
             report_bell: bell()?,
             injected: Mutex::default(),
@@ -211,6 +215,23 @@ impl Shared {
     pub(crate) fn report(&self, number: u32, fault: Fault) {
         lock(&self.reports).push_back((number, fault));
         ring(&self.report_bell);
+    }
+
+    /// A worker has so much to do that the control thread shall look whether others have less.
+    pub(crate) fn ask_for_look(&self) {
+        if !self.looking.load(Ordering::Relaxed) && !self.looking.swap(true, Ordering::Relaxed) {
+            ring(&self.report_bell);
+        }
+    }
+
+    /// Somebody asked for a look since the control thread last stopped looking.
+    pub(crate) fn wants_look(&self) -> bool {
+        self.looking.load(Ordering::Relaxed)
+    }
+
+    /// The control thread looks no more until it is asked.
+    pub(crate) fn stop_looking(&self) {
+        self.looking.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn report_bell(&self) -> &OwnedFd {

@@ -34,6 +34,7 @@ impl Sums {
 pub(crate) struct Totals {
     sequence: AtomicU64,
     words: [AtomicU64; 4],
+    busy: AtomicU64,
 }
 
 impl Totals {
@@ -52,6 +53,17 @@ impl Totals {
             word.store(value, Ordering::Relaxed);
         }
         self.sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    /// Counts work for bursts, in nanoseconds. One writer.
+    pub(crate) fn count_busy(&self, nanoseconds: u64) {
+        let busy = self.busy.load(Ordering::Relaxed);
+        self.busy.store(busy + nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Nanoseconds of work for bursts so far.
+    pub(crate) fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// The sums of the end of some turn.

@@ -5,6 +5,7 @@
 //! nothing until its descriptor fires. A queue whose port sent beyond its rate *rests* until it is
 //! even. With no hot queue left the worker sleeps in epoll.
 
+mod meter;
 mod rest;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::classify::classify;
 use crate::clock::Clock;
 use crate::deliver::Delivery;
 use crate::snapshot::{QueueRef, Shared, Snapshot};
+use meter::Meter;
 
 /// How workers wait for frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,7 @@ pub(crate) struct Worker {
     heads: Heads,
     delivery: Delivery,
     clock: Clock,
+    meter: Meter,
     served: Vec<Served>,
     by_id: HashMap<u64, usize>,
     /// Indices into `served`.
@@ -80,6 +83,8 @@ struct Served {
     last_work: Option<Instant>,
     /// Armed, with something to give, at the last look.
     suspect: bool,
+    /// What its turns cost of late, in nanoseconds.
+    cost: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +106,7 @@ impl Worker {
             heads: Heads::new(),
             delivery: Delivery::new(),
             clock: Clock::new(shared.start),
+            meter: Meter::new(shared.start),
             served: Vec::new(),
             by_id: HashMap::new(),
             hot: Vec::new(),
@@ -135,8 +141,13 @@ impl Worker {
         let mut idle = false;
         for k in 0..self.hot.len() {
             let index = self.hot[k];
+            let before = self.meter.begin();
             if self.turn(snapshot, index) {
                 worked = true;
+                self.meter.pass();
+                if let Some(before) = before {
+                    self.measure(snapshot, index, before);
+                }
                 self.served[index].last_work = None;
             } else {
                 idle = true;
@@ -278,6 +289,7 @@ impl Worker {
                     state: State::Armed,
                     last_work: None,
                     suspect: false,
+                    cost: 0,
                 },
                 |queue| Served { at, ..queue },
             );

@@ -2,9 +2,11 @@
 //! and never touches a frame.
 
 pub(crate) mod attached;
+mod balance;
 mod requests;
 mod sessions;
 pub(crate) mod socket;
+pub(crate) mod statistics;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -15,19 +17,19 @@ use std::time::{Duration, Instant};
 
 use ringway_api::control::{Channel, Passed};
 use ringway_api::port_spec::PortSpec;
-use ringway_api::stats::{PortStatistics, QueueStatistics, Statistics};
+use ringway_port::Offloads;
 use ringway_port::capture::SourceNames;
-use ringway_port::{Offloads, QueueCounters};
 use rustix::event::{Timespec, epoll};
 
 use crate::assign::Assignment;
 use crate::signals::Signals;
 use crate::snapshot::{Entry, Shared, Snapshot, receive_queues};
 use crate::table::MAX_PORTS;
-use crate::totals::Sums;
 use crate::{RunError, StartError, StatisticsFrequency};
 use attached::{AttachError, Attached, Identity, Kind, Place};
+use balance::Balance;
 use socket::Listener;
+use statistics::CpuClock;
 
 /// Seconds between two sweeps of the learning table.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -53,6 +55,9 @@ pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     workers: usize,
     assignment: Assignment,
+    balance: Balance,
+    /// By worker.
+    pub(crate) cpu_clocks: Vec<CpuClock>,
     epoll: OwnedFd,
     tokens: HashMap<u64, Token>,
     next_token: u64,
@@ -92,6 +97,8 @@ impl Control {
             shared,
             workers,
             assignment: Assignment::default(),
+            balance: Balance::default(),
+            cpu_clocks: Vec::new(),
             epoll,
             tokens: HashMap::new(),
             next_token: FIRST_FREE,
@@ -128,7 +135,8 @@ impl Control {
                 *next = now + every;
             }
             let sessions = self.watch_sessions(now);
-            let wake = [Some(self.next_sweep), next_statistics, sessions]
+            let look = self.look(now);
+            let wake = [Some(self.next_sweep), next_statistics, sessions, look]
                 .into_iter()
                 .flatten()
                 .min();
@@ -243,9 +251,8 @@ impl Control {
         drop(port);
     }
 
-    /// Shows the workers the ports as they are now.
-    fn publish(&mut self) {
-        self.set_tap_offloads();
+    /// The ports as they are now, by slot, and the slots of captures.
+    fn entries(&self) -> (Vec<Option<Entry>>, Vec<u16>) {
         let slots = self
             .ports
             .values()
@@ -265,6 +272,13 @@ impl Control {
                 policy: port.policy.clone(),
             });
         }
+        (entries, captures)
+    }
+
+    /// Shows the workers the ports as they are now.
+    fn publish(&mut self) {
+        self.set_tap_offloads();
+        let (entries, captures) = self.entries();
         let plan = self
             .assignment
             .plan(&receive_queues(&entries), self.workers);
@@ -310,25 +324,6 @@ impl Control {
             {
                 tracing::warn!("port {}: setting the tap's offloads: {error}", port.name);
             }
-        }
-    }
-
-    pub(crate) fn statistics(&self, only: Option<&str>) -> Statistics {
-        let mut sums = Sums::default();
-        self.shared
-            .totals
-            .iter()
-            .for_each(|totals| sums.add(&totals.read()));
-        let ports = self
-            .ports
-            .values()
-            .filter(|port| only.is_none_or(|name| port.name == name));
-        Statistics {
-            ports: ports.map(port_statistics).collect(),
-            attempted: sums.attempted,
-            delivered: sums.delivered,
-            dropped: sums.dropped,
-            copied_bytes: sums.copied_bytes,
         }
     }
 
@@ -379,33 +374,5 @@ impl Control {
     fn unwatch(&mut self, fd: BorrowedFd<'_>, token: Token) {
         let _ = epoll::delete(&self.epoll, fd);
         self.tokens.retain(|_, other| *other != token);
-    }
-}
-
-fn port_statistics(port: &Attached) -> PortStatistics {
-    let drops = port
-        .counters
-        .drops()
-        .map(|(reason, n)| (reason.name().to_owned(), n))
-        .collect();
-    PortStatistics {
-        name: port.name.clone(),
-        kind: port.spec.kind.label().to_owned(),
-        connected: port.connected(),
-        features: port.features(),
-        queues: port.counters.queues.iter().map(queue_statistics).collect(),
-        drops,
-    }
-}
-
-fn queue_statistics(queue: &QueueCounters) -> QueueStatistics {
-    QueueStatistics {
-        rx_frames: queue.received.frames(),
-        rx_bytes: queue.received.bytes(),
-        tx_frames: queue.sent.frames(),
-        tx_bytes: queue.sent.bytes(),
-        kicks: queue.received.kicks(),
-        calls: queue.received.calls() + queue.sent.calls(),
-        missed_kicks: queue.received.missed_kicks(),
     }
 }
