@@ -60,7 +60,7 @@ pub trait Port: Send + Sync {
     ) -> Result<usize, Fault>;
 
     /// Returns everything [`receive`](Port::receive) took for `burst`; publishes once and calls at
-    /// most once.
+    /// most once. The last buffers may be kept back until [`settle`](Port::settle).
     fn release(&self, queue: usize, burst: &mut Burst<'_>) -> Result<(), Fault>;
 
     /// Delivers the frames of `burst` whose bits are set in `picks`, in order.
@@ -68,6 +68,9 @@ pub trait Port: Send + Sync {
 
     /// How a worker learns that a receive queue has something.
     fn wakeup(&self, queue: usize) -> Wakeup<'_>;
+
+    /// The queue has had nothing for a while: what was kept back of its buffers is returned.
+    fn settle(&self, _queue: usize) {}
 
     /// Asks for wake-ups again before a worker sleeps. True = frames have come meanwhile.
     fn arm(&self, queue: usize) -> bool;

@@ -121,6 +121,17 @@ impl DeviceRing {
         }
     }
 
+    /// As [`publish`](Self::publish), for chains whose return nobody waits for. Where the driver polls, the newest may stay unseen
+    /// until others follow or until `publish`; who uses this calls `publish` when nothing follows.
+    #[inline]
+    pub fn publish_older(&mut self) -> bool {
+        match self {
+            Self::Split(ring) => ring.publish_older(),
+            // Packed drivers look at one descriptor at a time, and free what they need.
+            Self::Packed(ring) => ring.publish(),
+        }
+    }
+
     /// Instead of [`publish`](Self::publish), when memory turned out to be poisoned: forgets what was completed, and what was taken.
     pub fn discard_staged(&mut self) {
         match self {

@@ -28,6 +28,12 @@ use crate::error::RingError;
 use crate::gather::{Table, empty_table};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
 
+/// Most chains that [`publish_older`](SplitRing::publish_older) keeps back. DPDK's drivers look at the used ring when they transmit,
+/// and if no more than 31 descriptors (`DEFAULT_TX_FREE_THRESH`) are with the device, they free the buffers of the whole ring at
+/// once: more than a mempool cache holds, so the next buffers come from the far end of the pool, out of everybody's caches. With 32
+/// kept back they free what they need, and use again what they have just freed.
+const KEPT: u16 = 32;
+
 /// A split ring as the device works on it.
 pub struct SplitRing {
     areas: Areas,
@@ -102,7 +108,21 @@ impl SplitRing {
 
     #[inline]
     pub(crate) fn publish(&mut self) -> bool {
-        let (old, new) = (self.published, self.staged);
+        self.publish_to(self.staged)
+    }
+
+    /// All but the last [`KEPT`], where the driver polls.
+    #[inline]
+    pub(crate) fn publish_older(&mut self) -> bool {
+        let staged = self.staged.wrapping_sub(self.published);
+        let polls = !self.event_idx && self.areas.available_flags() & NO_EVENT != 0;
+        let kept = if polls { KEPT.min(self.size() / 8) } else { 0 };
+        self.publish_to(self.published.wrapping_add(staged.saturating_sub(kept)))
+    }
+
+    #[inline]
+    fn publish_to(&mut self, new: u16) -> bool {
+        let old = self.published;
         if old == new {
             return false;
         }

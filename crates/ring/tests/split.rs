@@ -259,5 +259,34 @@ fn a_used_element_of_a_chain_that_was_not_published_is_a_fault_virtio_2_7_8() {
                 );
             }
         }
+fn the_newest_chains_of_a_polling_driver_stay_back_until_they_are_asked_for() {
+    fn serve(pair: &mut Pair) -> bool {
+        let mut batch = ReadBatch::new();
+        let taken = pair.device.take_readable(&pair.memory, &mut batch, 32);
+        pair.device.complete(&batch.chains[..taken.unwrap()]);
+        pair.device.publish_older()
+    }
+    for (size, kept) in [(8, 1), (64, 8), (256, 32), (1024, 32)] {
+        let mut pair = Pair::start(size, PLAIN);
+        pair.driver.disable_calls();
+        let mut served = 0;
+        for _ in 0..3 {
+            pair.offer(size / 2);
+            served += size / 2;
+            while pair.device.has_available() {
+                assert!(!serve(&mut pair));
+            }
+            assert_eq!(used_index(&pair), served - kept);
+            assert_eq!(pair.device.base(), RingBase::split(served - kept));
+            pair.pop_all();
+        }
+        assert!(!pair.device.publish());
+        assert_eq!(used_index(&pair), served);
+        assert_eq!(pair.pop_all().len(), usize::from(kept));
+        // A driver that waits is told at once.
+        pair.driver.enable_calls();
+        pair.offer(1);
+        assert!(serve(&mut pair));
+        assert_eq!(used_index(&pair), served + 1);
     }
 }

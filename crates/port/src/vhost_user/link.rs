@@ -102,7 +102,7 @@ impl Port for Link {
             device.discard_staged();
             return Err(self.lost(ring));
         }
-        let call = device.publish();
+        let call = device.publish_older();
         drop(device);
         if call {
             ring.call();
@@ -143,6 +143,14 @@ impl Port for Link {
         match self.from_guest.get(queue) {
             Some(Some(source)) if !source.queue.has_failed() => source.queue.lock().enable_kicks(),
             _ => false,
+        }
+    }
+
+    fn settle(&self, queue: usize) {
+        if let Some(Some(source)) = self.from_guest.get(queue)
+            && source.queue.settle()
+        {
+            self.counters.queues[queue].received.count_call();
         }
     }
 

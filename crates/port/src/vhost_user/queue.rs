@@ -82,8 +82,18 @@ impl Queue {
         }
     }
 
+    /// Returns buffers that were kept back. True = the driver was called for them.
+    pub(super) fn settle(&self) -> bool {
+        let call = !self.has_failed() && self.lock().publish();
+        if call {
+            self.call();
+        }
+        call
+    }
+
     /// Where the ring stands, once no worker serves it any more.
     pub(super) fn base(&self) -> RingBase {
+        self.settle();
         self.lock().base()
     }
 
@@ -93,5 +103,12 @@ impl Queue {
 
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Queue {
+    /// Frames that were delivered are not offered to whoever serves the ring next.
+    fn drop(&mut self) {
+        self.settle();
     }
 }

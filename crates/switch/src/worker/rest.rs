@@ -52,6 +52,9 @@ impl Worker {
                 Wakeup::Memory { kick: None, .. } => false,
                 Wakeup::Memory { .. } => now - since >= spin,
             };
+            if now - since >= SPIN.min(spin) {
+                entry.port.settle(number);
+            }
             if !cooled || entry.port.arm(number) {
                 return true;
             }
