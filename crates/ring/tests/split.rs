@@ -259,6 +259,10 @@ fn a_used_element_of_a_chain_that_was_not_published_is_a_fault_virtio_2_7_8() {
                 );
             }
         }
+    }
+}
+
+#[test]
 fn the_newest_chains_of_a_polling_driver_stay_back_until_they_are_asked_for() {
     fn serve(pair: &mut Pair) -> bool {
         let mut batch = ReadBatch::new();
