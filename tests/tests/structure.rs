@@ -5,16 +5,21 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "structure/licences.rs"]
+mod licences;
+#[path = "structure/metadata.rs"]
+mod metadata;
+
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use licences::Deny;
+use metadata::{Package, metadata};
 use ringway_tests::lab::checkout;
-use serde::Deserialize;
 
 /// Who may use whom, as docs/ARCHITECTURE.md draws it: crate, crates it uses, further crates its tests use.
 const LAYERS: &[(&str, &[&str], &[&str])] = &[
@@ -135,77 +140,6 @@ fn documents_point_at_files_that_exist() -> Result<()> {
     none(complaints)
 }
 
-/// What `cargo metadata` says, as far as it is asked.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-    workspace_members: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    id: String,
-    license: Option<String>,
-    source: Option<String>,
-    manifest_path: PathBuf,
-    dependencies: Vec<Dependency>,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    name: String,
-    kind: Option<String>,
-    path: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    kind: Vec<String>,
-    src_path: PathBuf,
-}
-
-impl Metadata {
-    fn members(&self) -> Vec<&Package> {
-        let member = |package: &&Package| self.workspace_members.contains(&package.id);
-        self.packages.iter().filter(member).collect()
-    }
-}
-
-impl Package {
-    /// The files in which its library and its programs begin.
-    fn roots(&self) -> impl Iterator<Item = &Path> {
-        let built = |target: &&Target| {
-            target
-                .kind
-                .iter()
-                .any(|kind| kind == "lib" || kind == "bin")
-        };
-        self.targets
-            .iter()
-            .filter(built)
-            .map(|target| target.src_path.as_path())
-    }
-}
-
-/// The workspace and what it depends on here. Asks no network: whoever runs this test has built everything.
-fn metadata() -> Result<Metadata> {
-    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--format-version", "1"])
-        .args(["--filter-platform", &platform])
-        .current_dir(checkout())
-        .output()?;
-    if !output.status.success() {
-        bail!(
-            "{}(`cargo fetch` brings what is missing)",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
 fn none(complaints: Vec<String>) -> Result<()> {
     if complaints.is_empty() {
         return Ok(());
@@ -307,119 +241,6 @@ fn links(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The parts of deny.toml that are checked here.
-#[derive(Deserialize)]
-struct Deny {
-    licenses: Licenses,
-    sources: Sources,
-}
-
-#[derive(Deserialize)]
-struct Licenses {
-    allow: Vec<String>,
-    #[serde(default)]
-    exceptions: Vec<Exception>,
-}
-
-#[derive(Deserialize)]
-struct Exception {
-    #[serde(rename = "crate")]
-    name: String,
-    allow: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Sources {
-    allow_registry: Vec<String>,
-}
-
-impl Deny {
-    fn judge(&self, package: &Package) -> Vec<String> {
-        let mut complaints = Vec::new();
-        let name = &package.name;
-        if let Some(source) = &package.source {
-            let from = |registry: &String| source == &format!("registry+{registry}");
-            if !self.sources.allow_registry.iter().any(from) {
-                complaints.push(format!("{name} comes from {source}"));
-            }
-        }
-        let exception = self
-            .licenses
-            .exceptions
-            .iter()
-            .filter(|exception| exception.name == *name);
-        let allowed: Vec<&str> = exception
-            .flat_map(|exception| &exception.allow)
-            .chain(&self.licenses.allow)
-            .map(String::as_str)
-            .collect();
-        match &package.license {
-            None => complaints.push(format!("{name} names no licence")),
-            Some(text) => match satisfied(text, &allowed) {
-                Ok(true) => {}
-                Ok(false) => {
-                    complaints.push(format!("{name}: {text} is not allowed by deny.toml"));
-                }
-                Err(error) => complaints.push(format!("{name}: {error}")),
-            },
-        }
-        complaints
-    }
-}
-
-/// Whether an SPDX expression can be met with the allowed licences; `/` is an old way to write OR.
-fn satisfied(text: &str, allowed: &[&str]) -> Result<bool> {
-    let spaced = text
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
-    let mut words = spaced.split_whitespace().peekable();
-    let met = any_of(&mut words, allowed).with_context(|| format!("licence {text:?}"))?;
-    match words.next() {
-        None => Ok(met),
-        Some(word) => bail!("licence {text:?}: {word:?} was not expected"),
-    }
-}
-
-type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
-
-fn any_of(words: &mut Words<'_>, allowed: &[&str]) -> Result<bool> {
-    let mut met = all_of(words, allowed)?;
-    while words.next_if_eq(&"OR").is_some() {
-        met |= all_of(words, allowed)?;
-    }
-    Ok(met)
-}
-
-fn all_of(words: &mut Words<'_>, allowed: &[&str]) -> Result<bool> {
-    let mut met = one(words, allowed)?;
-    while words.next_if_eq(&"AND").is_some() {
-        met &= one(words, allowed)?;
-    }
-    Ok(met)
-}
-
-fn one(words: &mut Words<'_>, allowed: &[&str]) -> Result<bool> {
-    match words.next() {
-        Some("(") => {
-            let met = any_of(words, allowed)?;
-            if words.next() != Some(")") {
-                bail!("a bracket is not closed");
-            }
-            Ok(met)
-        }
-        Some(name) if !["AND", "OR", "WITH", ")"].contains(&name) => {
-            let mut name = name.to_owned();
-            if words.next_if_eq(&"WITH").is_some() {
-                name = format!("{name} WITH {}", words.next().unwrap_or_default());
-            }
-            Ok(allowed.contains(&name.as_str()))
-        }
-        other => bail!("a licence was expected, not {other:?}"),
-    }
-}
-
 fn rust_files(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths = Vec::new();
     files(folder, "rs", &mut paths)?;
@@ -450,9 +271,10 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 mod each_rule_can_fail {
+    use super::metadata::Dependency;
     use super::*;
 
-    fn package(name: &str, license: Option<&str>, source: Option<&str>) -> Package {
+    pub(super) fn package(name: &str, license: Option<&str>, source: Option<&str>) -> Package {
         Package {
             name: name.into(),
             id: name.into(),
@@ -521,42 +343,6 @@ mod each_rule_can_fail {
         for stub in STUBS {
             assert_eq!(stubs(source, &format!("fn a() {{\n    {stub}")).len(), 1);
         }
-    }
-
-    #[test]
-    fn licences_and_sources_that_are_not_allowed_are_found() {
-        let allowed = ["MIT", "Apache-2.0"];
-        for good in [
-            "MIT",
-            "GPL-3.0 OR MIT",
-            "MIT/Apache-2.0",
-            "(MIT OR GPL-3.0) AND Apache-2.0",
-            "Apache-2.0 WITH LLVM-exception OR MIT",
-        ] {
-            assert!(satisfied(good, &allowed).unwrap(), "{good}");
-        }
-        for bad in [
-            "GPL-3.0",
-            "MIT AND Unicode-3.0",
-            "Apache-2.0 WITH LLVM-exception",
-            "MIT AND (GPL-3.0 OR Zlib)",
-        ] {
-            assert!(!satisfied(bad, &allowed).unwrap(), "{bad}");
-        }
-        for nonsense in ["", "MIT OR", "(MIT", "MIT MIT", "AND"] {
-            assert!(satisfied(nonsense, &allowed).is_err(), "{nonsense}");
-        }
-
-        let rules: Deny = toml::from_str(
-            "licenses = { allow = ['MIT'], exceptions = [{ crate = 'b', allow = ['Zlib'] }] }\n\
-             sources = { allow-registry = ['https://here'] }",
-        )
-        .unwrap();
-        let judge = |name, license, source| rules.judge(&package(name, license, source));
-        assert!(judge("a", Some("MIT"), Some("registry+https://here")).is_empty());
-        assert!(judge("b", Some("Zlib"), None).is_empty());
-        assert_eq!(judge("a", Some("Zlib"), None).len(), 1);
-        assert_eq!(judge("a", None, Some("git+https://there")).len(), 2);
     }
 
     #[test]
