@@ -114,6 +114,10 @@ impl<'a> SwitchBuilder<'a> {
             .stdout
             .await_line("`ready`", LIMIT, |line| line == "ready");
         if let Err(error) = ready {
+            // It need not end orderly any more: this error is the one to tell, with its last words.
+            switch.process.kill();
+            switch.killed = true;
+            let _ = switch.stderr.rest(LIMIT);
             return Err(error.context(switch.messages().join("\n")));
         }
         Ok(switch)

@@ -1,4 +1,4 @@
-//! The laboratory itself, without Ringway: when these fail, it is not the switch's fault.
+//! The laboratory itself; but for the last test without Ringway: when these fail, it is not the switch's fault.
 
 use anyhow::Result;
 use ringway_tests::{
@@ -57,5 +57,17 @@ fn two_guests_meet_over_a_foreign_back_end() -> Result<()> {
     ping(&a, B, 20, "")?;
     let measured = Iperf::new(&a, &b, B).run()?;
     assert!(measured.bytes > 1_000_000, "{measured:?}");
+    Ok(())
+}
+
+/// Of a switch that does not start, the lab tells why; a panic over how it ended would hide that.
+#[test]
+fn a_switch_that_does_not_start_says_why() -> Result<()> {
+    let Some(lab) = Lab::with("laboratory-switch", &[])? else {
+        return Ok(());
+    };
+    let refused = lab.switch().port("tap,name=rw-none0").start();
+    let error = format!("{:#}", refused.unwrap_err());
+    assert!(error.contains("rw-none0"), "{error}");
     Ok(())
 }
