@@ -36,7 +36,10 @@ impl Lab {
         // A socket's path has at most 107 bytes; a checkout may lie deep.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let sockets = env::temp_dir().join(format!("ringway-lab-{}-{number}", std::process::id()));
+        if number == 0 {
+            sweep(&env::temp_dir());
+        }
+        let sockets = env::temp_dir().join(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir_all(&sockets)
             .with_context(|| format!("cannot make {}", sockets.display()))?;
         Ok(Self {
@@ -84,6 +87,28 @@ impl Drop for Lab {
     }
 }
 
+/// What the names of socket folders begin with; the process and a number follow.
+const PREFIX: &str = "ringway-lab-";
+
+/// Removes the folders that killed tests left in `folder`.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| {
+            name.strip_prefix(PREFIX)?
+                .split('-')
+                .next()?
+                .parse::<u32>()
+                .ok()
+        });
+        if let Some(owner) = owner
+            && !Path::new("/proc").join(owner.to_string()).exists()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// The checkout.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -108,5 +133,24 @@ mod tests {
         assert!(socket.as_os_str().len() < 108);
         drop(lab);
         assert!(!socket.exists());
+    }
+
+    #[test]
+    fn what_killed_tests_left_is_removed_and_nothing_else() {
+        let lab = Lab::new("lab-sweep-self-test").unwrap();
+        // Process numbers end below 2^22.
+        let names = [
+            format!("{PREFIX}4194304-0"),
+            format!("{PREFIX}{}-0", std::process::id()),
+            format!("{PREFIX}4194304x-0"),
+            "ringway-4194304-0".to_owned(),
+        ];
+        for name in &names {
+            fs::create_dir(lab.path(name)).unwrap();
+            fs::write(lab.path(name).join("a"), "").unwrap();
+        }
+        sweep(&lab.path(""));
+        let left = names.map(|name| lab.path(&name).exists());
+        assert_eq!(left, [false, true, true, true]);
     }
 }

@@ -142,10 +142,29 @@ fn spec(folder: &Path, text: &str) -> PortSpec {
     text.parse().unwrap()
 }
 
+/// What the names of folders begin with; the process and a number follow.
+const PREFIX: &str = "ringway-mock-";
+
+/// Removes the folders of tests that were killed.
+fn sweep() {
+    let entries = std::fs::read_dir(std::env::temp_dir());
+    for entry in entries.into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let owner = rest.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn new_folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("ringway-mock-{}-{number}", std::process::id());
+    if number == 0 {
+        sweep();
+    }
+    let name = format!("{PREFIX}{}-{number}", std::process::id());
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
