@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use crate::snapshot::QueueRef;
 
 /// A worker with less load than this has nothing to gain.
-const LOADED: u32 = 100;
+pub(crate) const LOADED: u32 = 50;
 
 /// A queue with at most this load counts as idle.
 const IDLE: u32 = 10;

@@ -135,7 +135,7 @@ fn what_one_look_alone_calls_for_is_not_done() {
 #[test]
 fn little_load_and_load_that_cannot_be_divided_stay_where_they_are() {
     for loads in [
-        [(1, 49), (3, 49), (2, 0)],
+        [(1, 24), (3, 25), (2, 0)],
         [(1, 900), (3, 0), (2, 0)],
         [(1, 900), (3, 100), (2, 0)],
         [(1, 500), (3, 500), (2, 700)],

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::Worker;
+use crate::assign::LOADED;
 use crate::snapshot::Snapshot;
 
 /// A turn that takes longer than this, in nanoseconds, is measured more often: there are fewer.
@@ -14,9 +15,6 @@ const LONG_TURN: u64 = 16_000;
 /// What a queue's turn may cost more than those before it, in nanoseconds, beyond eightfold. The rest
 /// was the system's doing: the worker was interrupted.
 const SURPRISE: u64 = 20_000;
-
-/// A worker this busy (one part in so many of its time) makes the control thread look at the load.
-const NOTABLE: u64 = 8;
 
 /// When to measure.
 pub(super) struct Meter {
@@ -76,7 +74,7 @@ impl Worker {
             counters.received.count_busy(busy);
         }
         self.shared.totals[self.number].count_busy(busy);
-        if busy * NOTABLE > nanoseconds(self.meter.last, now) {
+        if busy * 1000 > nanoseconds(self.meter.last, now) * u64::from(LOADED) {
             self.shared.ask_for_look();
         }
         self.meter.last = now;
