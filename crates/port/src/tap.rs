@@ -51,35 +51,36 @@ impl Tap {
         Self { counters, queues }
     }
 
-    /// Tells the kernel which offloads may be used in frames it gives us (`TUNSETOFFLOAD`). TSO
-    /// and USO need checksums, USO needs both families (linux/if_tun.h).
+    /// Tells the kernel which offloads may be used in frames it gives us (`TUNSETOFFLOAD`). A kernel
+    /// before 6.2 does not know USO, and is then told the rest.
     pub fn set_offloads(&self, takes: Offloads) -> io::Result<()> {
-        let mut flags = 0;
-        if takes.csum {
-            flags |= TUN_F_CSUM;
-            flags |= if takes.tso4 { TUN_F_TSO4 } else { 0 };
-            flags |= if takes.tso6 { TUN_F_TSO6 } else { 0 };
-            flags |= if takes.ecn && (takes.tso4 || takes.tso6) {
-                TUN_F_TSO_ECN
-            } else {
-                0
-            };
-            flags |= if takes.uso {
-                TUN_F_USO4 | TUN_F_USO6
-            } else {
-                0
-            };
-        }
         for queue in &self.queues {
-            // SAFETY: TUNSETOFFLOAD takes its argument by value and reads or writes no memory; the
-            // descriptor is open for as long as `queue.fd` is borrowed.
-            let done = unsafe { libc::ioctl(queue.fd.as_raw_fd(), TUNSETOFFLOAD, flags) };
-            if done < 0 {
-                return Err(io::Error::last_os_error());
+            match queue.set_offloads(offload_bits(takes)) {
+                Err(error) if takes.uso && error.kind() == io::ErrorKind::InvalidInput => {
+                    let without = Offloads {
+                        uso: false,
+                        ..takes
+                    };
+                    queue.set_offloads(offload_bits(without))?;
+                }
+                done => done?,
             }
         }
         Ok(())
     }
+}
+
+/// TSO and USO need checksums, ECN needs TSO, and USO is for both families (linux/if_tun.h).
+fn offload_bits(takes: Offloads) -> libc::c_ulong {
+    let bit = |on: bool, bits: libc::c_ulong| if on { bits } else { 0 };
+    if !takes.csum {
+        return 0;
+    }
+    TUN_F_CSUM
+        | bit(takes.tso4, TUN_F_TSO4)
+        | bit(takes.tso6, TUN_F_TSO6)
+        | bit(takes.ecn && (takes.tso4 || takes.tso6), TUN_F_TSO_ECN)
+        | bit(takes.uso, TUN_F_USO4 | TUN_F_USO6)
 }
 
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
@@ -198,6 +199,16 @@ impl Port for Tap {
 }
 
 impl Queue {
+    fn set_offloads(&self, bits: libc::c_ulong) -> io::Result<()> {
+        // SAFETY: TUNSETOFFLOAD takes its argument by value and reads or writes no memory; the
+        // descriptor is open for as long as `self.fd` is borrowed.
+        let done = unsafe { libc::ioctl(self.fd.as_raw_fd(), TUNSETOFFLOAD, bits) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     fn slot(&self, number: usize) -> Option<WriteSlice<'_>> {
         let address = (number * SLOT_BYTES) as u64;
         self.slots

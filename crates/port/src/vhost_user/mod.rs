@@ -68,6 +68,9 @@ impl Settings {
                 bits::VIRTIO_NET_F_GUEST_TSO4,
                 bits::VIRTIO_NET_F_GUEST_TSO6,
                 bits::VIRTIO_NET_F_GUEST_ECN,
+                bits::VIRTIO_NET_F_HOST_USO,
+                bits::VIRTIO_NET_F_GUEST_USO4,
+                bits::VIRTIO_NET_F_GUEST_USO6,
             ]);
         }
         Offer {
