@@ -297,18 +297,24 @@ impl Control {
         }
     }
 
-    /// Taps may give us frames with whatever at least one guest takes: for the others software
-    /// completes and segments, and one old guest does not slow the rest.
+    /// A tap may give us frames with whatever at least one other port takes: for the rest software
+    /// completes and segments, and one old guest does not slow the others. A tap takes everything.
     fn set_tap_offloads(&mut self) {
         let mut wanted = Offloads::default();
-        for port in self
-            .ports
-            .values()
-            .filter(|port| matches!(port.kind, Kind::VhostUser(_)))
-        {
-            let Some(takes) = port.view.as_ref().map(|view| view.offloads()) else {
-                continue;
+        let mut taps = 0;
+        for port in self.ports.values() {
+            let counts = match port.kind {
+                Kind::VhostUser(_) => true,
+                // Its own frames do not come back to it.
+                Kind::Tap(_) => {
+                    taps += 1;
+                    taps > 1
+                }
+                _ => false,
             };
+            let view = port.view.as_ref().filter(|_| counts);
+            let takes = view.map(|view| view.offloads());
+            let takes = takes.unwrap_or_default();
             wanted.csum |= takes.csum;
             wanted.tso4 |= takes.tso4;
             wanted.tso6 |= takes.tso6;
