@@ -4,7 +4,7 @@
 mod mock;
 
 use mock::Lab;
-use mock::features::{ASKS, TAKES_CSUM, TAKES_TSO};
+use mock::features::{ASKS, ASKS_USO, TAKES_CSUM, TAKES_TSO, TAKES_USO};
 use mock::frames::mac;
 use mock::offload::{Original, options, pair, payload, v4, v6};
 use ringway_vhost::user::features::{self as bits, mask};
@@ -103,7 +103,7 @@ fn who_negotiated_no_offload_may_ask_for_none() {
 fn what_a_port_offers_is_what_its_offload_setting_says() {
     let lab = Lab::start(&["a,offload=off", "b,offload=csum", "c,offload=all", "d"]);
     let csum = mask(&[bits::VIRTIO_NET_F_CSUM, bits::VIRTIO_NET_F_GUEST_CSUM]);
-    let all = ASKS | TAKES_CSUM | TAKES_TSO;
+    let all = ASKS | ASKS_USO | TAKES_CSUM | TAKES_TSO | TAKES_USO;
     for (name, expected) in [("a", 0), ("b", csum), ("c", all), ("d", all)] {
         let mut guest = lab.guest(name, options(0));
         assert_eq!(

@@ -36,12 +36,16 @@ pub mod features {
         bits::VIRTIO_NET_F_HOST_TSO6,
         bits::VIRTIO_NET_F_HOST_ECN,
     ]);
+    /// And from Linux 6.2 on.
+    pub const ASKS_USO: u64 = mask(&[bits::VIRTIO_NET_F_HOST_USO]);
     pub const TAKES_CSUM: u64 = mask(&[bits::VIRTIO_NET_F_GUEST_CSUM]);
     pub const TAKES_TSO: u64 = mask(&[
         bits::VIRTIO_NET_F_GUEST_TSO4,
         bits::VIRTIO_NET_F_GUEST_TSO6,
         bits::VIRTIO_NET_F_GUEST_ECN,
     ]);
+    pub const TAKES_USO: u64 =
+        mask(&[bits::VIRTIO_NET_F_GUEST_USO4, bits::VIRTIO_NET_F_GUEST_USO6]);
 }
 
 /// Virtio device status of a driver that runs.
