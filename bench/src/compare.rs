@@ -113,7 +113,7 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
     let (mut rounds, mut tried, mut near) = (Vec::new(), 0, 0);
     while near < plan.rounds && tried < plan.tries {
         tried += 1;
-        if let Some(round) = round(&mut sides, plan, place.cpu, stop)? {
+        if let Some(round) = round(&mut sides, tried, plan, place.cpu, stop)? {
             rounds.push(round);
         }
         near = nearest(&rounds, plan.apart).count();
@@ -146,16 +146,25 @@ struct Round {
 }
 
 /// `None` when somebody had to wait for a processor.
-fn round(sides: &mut [Side], plan: &Plan, cpu: usize, stop: &AtomicBool) -> Result<Option<Round>> {
+fn round(
+    sides: &mut [Side],
+    number: usize,
+    plan: &Plan,
+    cpu: usize,
+    stop: &AtomicBool,
+) -> Result<Option<Round>> {
     let Some(mut longest) = handover(cpu) else {
         return Ok(None);
     };
-    let mut counts = Vec::new();
-    for side in sides {
-        let Some(count) = side.window(plan, stop)? else {
+    let mut counts: Vec<Count> = Vec::new();
+    counts.resize_with(sides.len(), Count::default);
+    // Nobody is always the first after a pause.
+    for turn in 0..sides.len() {
+        let index = (turn + number) % sides.len();
+        let Some(count) = sides[index].window(plan, stop)? else {
             return Ok(None);
         };
-        counts.push(count);
+        counts[index] = count;
         let Some(after) = handover(cpu) else {
             return Ok(None);
         };

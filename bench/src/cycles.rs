@@ -55,7 +55,8 @@ pub fn costs(place: &Place, cpu: usize, touched: bool, stop: &AtomicBool) -> Res
     Ok(costs)
 }
 
-fn cost(place: &Place, cpu: usize, traffic: &Traffic, stop: &AtomicBool) -> Result<Cost> {
+/// Of one kind of traffic.
+pub fn cost(place: &Place, cpu: usize, traffic: &Traffic, stop: &AtomicBool) -> Result<Cost> {
     let (switch, fronts) = Middle::ringway(place, &["--poll", "never"])?;
     let _pinned = Pinned::to(cpu)?;
     let mut generator = Generator::start(fronts, traffic, stop)?;

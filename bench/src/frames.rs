@@ -76,6 +76,15 @@ pub fn announcement(traffic: &Traffic, side: usize, number: usize) -> Vec<u8> {
         .build(&[0; 22])
 }
 
+/// A short frame to everybody from one of many stations, which are neither guest's.
+pub fn station(number: usize) -> Vec<u8> {
+    let [.., a, b, c, d] = number.to_be_bytes();
+    FrameBuilder::ipv4(Ipv4Addr::new(10, b, c, d), Ipv4Addr::BROADCAST)
+        .macs(MacAddress([0x52, 0x55, a, b, c, d]), MacAddress([0xff; 6]))
+        .udp(68, 67)
+        .build(&[0; 22])
+}
+
 fn address(side: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, if side == 0 { 1 } else { 2 })
 }

@@ -88,6 +88,8 @@ impl Generator {
         for side in 0..2 {
             self.len = self.guests[side].prepare_announcements(&self.traffic, side)?;
             let wanted = 3 * self.traffic.pairs as u64;
+            // Learning is slow in some switches; many addresses take their time elsewhere.
+            let crowd = if self.traffic.pairs > 1000 { 16 } else { 1 };
             let end = Instant::now() + Duration::from_secs(20);
             let mut heard = 0;
             while heard < wanted {
@@ -98,7 +100,7 @@ impl Generator {
                     bail!("of {wanted} announcements of guest {side} only {heard} came through");
                 }
                 let len = self.len;
-                self.guests[side].tx.send(1, len, false, None)?;
+                self.guests[side].tx.send(crowd, len, false, None)?;
                 let pause = Instant::now() + Duration::from_micros(100);
                 while Instant::now() < pause {
                     heard += self.guests[1 - side].rx.receive(RECEIVED, |_| ())? as u64;

@@ -26,6 +26,8 @@ const RUNNING: u8 = 0xf;
 pub struct Guest {
     pub tx: Queue,
     pub rx: Queue,
+    /// Of further pairs, silent.
+    _others: Vec<Queue>,
     /// The connection lives as long as the guest.
     _front: Frontend,
     /// Whether its memory is made of huge pages.
@@ -49,7 +51,7 @@ impl Guest {
             receives,
         };
         // Every pair is as often in them as any other.
-        let count = size.next_multiple_of(traffic.pairs);
+        let count = size.max(traffic.buffers).next_multiple_of(traffic.pairs);
         let sends = outfit(count, traffic.size, false);
         let room = match traffic.no_mergeable {
             true => traffic.size.max(BUFFER),
@@ -57,14 +59,23 @@ impl Guest {
         };
         let receives = outfit(size, room, true);
         let rx_at = sends.bytes().next_multiple_of(4096);
-        let bytes = rx_at + receives.bytes();
+        // Further pairs have rings and no traffic.
+        let more_at = (rx_at + receives.bytes()).next_multiple_of(4096);
+        let rest = outfit(size, 0, false);
+        let more = 2 * (usize::from(traffic.queue_pairs) - 1);
+        let bytes = more_at + more * rest.bytes().next_multiple_of(4096);
         let (memory, region, huge) = memory(bytes.next_multiple_of(HUGE_PAGE))?;
         let memory = Arc::new(memory);
         let tx = Queue::new(&memory, BASE, 0, &sends)?;
         let rx = Queue::new(&memory, BASE, rx_at, &receives)?;
+        let others = (0..more).map(|number| {
+            let at = more_at + number * rest.bytes().next_multiple_of(4096);
+            Queue::new(&memory, BASE, at, &rest)
+        });
+        let others = others.collect::<Result<Vec<_>>>()?;
         negotiate(&mut front, traffic)?;
         front.set_mem_table(&[region])?;
-        for (index, queue) in [(0u8, &rx), (1, &tx)] {
+        for (index, queue) in (0u8..).zip([&rx, &tx].into_iter().chain(&others)) {
             let wide = u32::from(index);
             front.set_vring_num(wide, traffic.ring.into())?;
             front.set_vring_base(wide, RingBase::start(traffic.packed).to_vhost())?;
@@ -77,6 +88,7 @@ impl Guest {
         let mut guest = Self {
             tx,
             rx,
+            _others: others,
             _front: front,
             huge,
             tx_buffers: count,
@@ -143,6 +155,9 @@ fn negotiate(front: &mut Frontend, traffic: &Traffic) -> Result<()> {
             bits::VIRTIO_NET_F_GUEST_TSO4,
         ]);
     }
+    if traffic.queue_pairs > 1 {
+        wanted.push(bits::VIRTIO_NET_F_MQ);
+    }
     let wanted = bits::mask(&wanted);
     let offered = front.get_features()?;
     if wanted & !offered != 0 {
@@ -154,6 +169,7 @@ fn negotiate(front: &mut Frontend, traffic: &Traffic) -> Result<()> {
     let protocol = bits::mask(&[
         bits::VHOST_USER_PROTOCOL_F_REPLY_ACK,
         bits::VHOST_USER_PROTOCOL_F_STATUS,
+        bits::VHOST_USER_PROTOCOL_F_MQ,
     ]);
     let protocol = protocol & front.get_protocol_features()?;
     front.set_protocol_features(protocol)?;

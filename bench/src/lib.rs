@@ -16,5 +16,6 @@ pub mod queue;
 pub mod report;
 pub mod ring;
 pub mod rows;
+pub mod state;
 pub mod statistics;
 pub mod traffic;

@@ -49,6 +49,8 @@ enum Verb {
         #[arg(long)]
         touched: bool,
     },
+    /// What silent ports and known addresses cost
+    State,
     /// Brings the generated section of a document up to date with the last run
     Doc {
         /// The document
@@ -136,6 +138,11 @@ fn main() -> Result<()> {
             report.costs.extend(found);
             Vec::new()
         }
+        Verb::State => {
+            let plan = plan(common, vec![]);
+            report.state = ringway_bench::state::state(&place, &plan, &stop)?;
+            Vec::new()
+        }
         Verb::Switch { rows, quick } => choose(&rows, quick)?,
         Verb::One { traffic } => vec![Row {
             name: "one".into(),
@@ -160,15 +167,7 @@ fn measure(
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<()> {
-    let plan = Plan {
-        kinds: available(&kinds(&common.middles)?),
-        rounds: common.rounds,
-        tries: common.rounds * 4,
-        window: Duration::from_millis(common.milliseconds),
-        waiting: common.waiting,
-        apart: common.apart,
-        cpu: common.generator_cpu,
-    };
+    let plan = plan(common, available(&kinds(&common.middles)?));
     if plan.kinds.is_empty() {
         bail!("nothing is left to be measured");
     }
@@ -209,6 +208,18 @@ fn measure(
         report.save(&common.out)?;
     }
     Ok(())
+}
+
+fn plan(common: &Common, kinds: Vec<Kind>) -> Plan {
+    Plan {
+        kinds,
+        rounds: common.rounds,
+        tries: common.rounds * 4,
+        window: Duration::from_millis(common.milliseconds),
+        waiting: common.waiting,
+        apart: common.apart,
+        cpu: common.generator_cpu,
+    }
 }
 
 fn choose(names: &[String], quick: bool) -> Result<Vec<Row>> {

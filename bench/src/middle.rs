@@ -12,7 +12,7 @@ use ringway_tests::Process;
 use ringway_vhost::user::frontend::Frontend;
 use rustix::process::Signal;
 
-use crate::guest::connect;
+use crate::guest::{Guest, connect};
 use crate::traffic::Traffic;
 
 /// Time to start.
@@ -27,13 +27,23 @@ pub enum Kind {
     Copy,
     /// `ringway switch --poll adaptive`.
     Adaptive,
+    /// Adaptive, with [`IDLE`] more ports whose guests are silent.
+    Crowded,
+    /// Adaptive, after it has learned [`LEARNED`] addresses.
+    Learned,
     /// DPDK's testpmd, which sends what comes in here out there and looks nothing up.
     Testpmd,
     /// Open vSwitch with DPDK and the action NORMAL: a learning switch.
     Ovs,
 }
 
+/// Silent ports of [`Kind::Crowded`].
+pub const IDLE: usize = 256;
+/// Addresses of [`Kind::Learned`].
+pub const LEARNED: usize = 100_000;
+
 impl Kind {
+    /// Those of the table.
     pub const ALL: [Self; 5] = [
         Self::Ringway,
         Self::Copy,
@@ -47,6 +57,8 @@ impl Kind {
             Self::Ringway => "ringway",
             Self::Copy => "ringway again",
             Self::Adaptive => "ringway adaptive",
+            Self::Crowded => "with idle ports",
+            Self::Learned => "with many addresses",
             Self::Testpmd => "testpmd io",
             Self::Ovs => "OVS-DPDK NORMAL",
         }
@@ -78,30 +90,53 @@ pub struct Middle {
     /// In the order in which they are to end; the first one carries frames.
     processes: Vec<Process>,
     paused: bool,
+    /// Guests that do nothing but be there.
+    idle: Vec<Guest>,
 }
 
 impl Middle {
     /// Starts it and connects two front-ends.
     pub fn start(kind: Kind, place: &Place, traffic: &Traffic) -> Result<(Self, [Frontend; 2])> {
         let name = kind.name();
+        let mut idle = Vec::new();
         let started = match kind {
             Kind::Ringway => ringway::start(place, "rw", &["--poll", "always"]),
             Kind::Copy => ringway::start(place, "rw2", &["--poll", "always"]),
             Kind::Adaptive => ringway::start(place, "rwa", &["--poll", "adaptive"]),
+            Kind::Crowded => ringway::crowded(place, &mut idle),
+            Kind::Learned => ringway::learned(place, &mut idle),
             Kind::Testpmd => testpmd::start(place, traffic),
             Kind::Ovs => ovs::start(place, traffic),
         };
         let (processes, fronts) = started
             .with_context(|| format!("{name} does not start, see {}", place.folder.display()))?;
-        let paused = false;
-        Ok((Self { processes, paused }, fronts))
+        let middle = Self {
+            processes,
+            paused: false,
+            idle,
+        };
+        Ok((middle, fronts))
     }
 
     /// Our switch with these options.
     pub fn ringway(place: &Place, options: &[&str]) -> Result<(Self, [Frontend; 2])> {
         let (processes, fronts) = ringway::start(place, "rw", options)?;
-        let paused = false;
-        Ok((Self { processes, paused }, fronts))
+        let middle = Self {
+            processes,
+            paused: false,
+            idle: Vec::new(),
+        };
+        Ok((middle, fronts))
+    }
+
+    /// Our switch with so many ports of two pairs of queues, and a silent guest at each.
+    pub fn ports(place: &Place, count: usize) -> Result<Self> {
+        let (process, idle) = ringway::ports(place, count)?;
+        Ok(Self {
+            processes: vec![process],
+            paused: false,
+            idle,
+        })
     }
 
     /// The process that carries frames.
@@ -122,6 +157,7 @@ impl Middle {
 
 impl Drop for Middle {
     fn drop(&mut self) {
+        self.idle.clear();
         for process in &mut self.processes {
             // Orderly first: who is paused cannot hear it, and who has ended already does not matter.
             let heard = !self.paused && process.signal(Signal::TERM).is_ok();

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compare::{Figures, Outcome};
 use crate::cycles::Cost;
+use crate::state::Line;
 
 pub use svg::plot;
 
@@ -21,6 +22,8 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
     #[serde(default)]
     pub costs: Vec<Cost>,
+    #[serde(default)]
+    pub state: Vec<Line>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,6 +98,9 @@ impl Report {
         }
         if !self.costs.is_empty() {
             costs(&mut text, &self.costs, machine.mhz);
+        }
+        if !self.state.is_empty() {
+            state(&mut text, &self.state);
         }
         text
     }
@@ -185,6 +191,20 @@ fn costs(text: &mut String, costs: &[Cost], mhz: f64) {
             nanoseconds.max,
             nanoseconds.median * mhz / 1e3
         );
+    }
+}
+
+fn state(text: &mut String, lines: &[Line]) {
+    text.push_str("\n| What is there and silent | Figure | Bound | |\n|---|---|---|---|\n");
+    for line in lines {
+        let kept = if line.kept { "kept" } else { "**missed**" };
+        let Line {
+            what,
+            figure,
+            wanted,
+            ..
+        } = line;
+        let _ = writeln!(text, "| {what} | {figure} | {wanted} | {kept} |");
     }
 }
 

@@ -27,6 +27,12 @@ pub struct Traffic {
     /// Receive buffers that are not mergeable, each as large as a frame
     #[arg(long)]
     pub no_mergeable: bool,
+    /// Pairs of queues of a guest; frames pass over the first
+    #[arg(long, default_value_t = 1)]
+    pub queue_pairs: u8,
+    /// Transmit buffers at least, used in turn; as many as the ring has descriptors without
+    #[arg(long, default_value_t = 0)]
+    pub buffers: usize,
     /// Both guests send and receive
     #[arg(long)]
     pub both_ways: bool,
@@ -62,6 +68,8 @@ impl Default for Traffic {
             packed: false,
             in_order: false,
             no_mergeable: false,
+            queue_pairs: 1,
+            buffers: 0,
             both_ways: false,
             pairs: 1,
             touched: false,
@@ -75,6 +83,14 @@ impl Default for Traffic {
 }
 
 impl Traffic {
+    /// Of a guest that only has to be there: little memory.
+    pub fn idle() -> Self {
+        Self {
+            ring: 256,
+            ..Self::default()
+        }
+    }
+
     /// Says what does not go together.
     pub fn check(&self) -> anyhow::Result<()> {
         let minimum = if self.tso { 128 } else { 64 };
@@ -89,6 +105,9 @@ impl Traffic {
         }
         if self.pairs == 0 || self.pairs > 60_000 {
             anyhow::bail!("pairs {}: take 1 to 60000", self.pairs);
+        }
+        if !(1..=8).contains(&self.queue_pairs) {
+            anyhow::bail!("queue pairs {}: take 1 to 8", self.queue_pairs);
         }
         if self.latency && self.verify {
             anyhow::bail!("frames that carry their time of departure cannot be compared");
