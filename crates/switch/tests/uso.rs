@@ -101,7 +101,7 @@ impl Scene {
 /// A socket whose sends are cut into datagrams of `size` bytes.
 fn sender(host: IpAddr, size: i32) -> UdpSocket {
     let socket = UdpSocket::bind((host, 5000)).unwrap();
-    let bytes = size_of::<i32>() as libc::socklen_t;
+    let bytes = libc::socklen_t::try_from(size_of::<i32>()).unwrap();
     let at = (&raw const size).cast();
     // SAFETY: the kernel reads `bytes` bytes from `at`, which is a number that lives until the call returns.
     let done = unsafe {
