@@ -10,12 +10,12 @@ bench = $(target)/release/ringway-bench --ringway $(release) --out $(target)/ben
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build guest demo test bench bench-quick bench-doc bench-build lint fuzz-smoke ci clean
+.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint fuzz-smoke ci clean
 
 help: ## list these targets
 	@echo 'Ringway: a vhost-user switch for virtual machines'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## build target/release/ringway
 	@scripts/setup build
@@ -39,13 +39,18 @@ test: ## run every test, with the set-up it needs
 	$(cargo) test --workspace --exclude ringway-tests --no-fail-fast
 	RINGWAY=$(release) RINGWAY_TEST_STRICT=1 $(cargo) test -p ringway-tests --no-fail-fast
 
-bench: bench-build ## measure side by side with testpmd and OVS-DPDK where installed; ten minutes, two idle processors
+bench: bench-build ## measure side by side with testpmd and OVS-DPDK where installed; a quarter of an hour, two idle processors
+	$(cargo) bench -p ringway-bench --bench micro -- --out $(target)/bench
 	$(bench) switch
 	$(bench) cycles
 	$(bench) cycles --touched
+	$(bench) state
 
 bench-quick: bench-build ## four rows of it in a minute
 	$(bench) switch --quick --rounds 5
+
+bench-inside: ## every row within one process: no peers, huge pages or root needed; half a minute
+	$(cargo) bench -p ringway-bench --bench inside
 
 bench-doc: ## put the results of the last bench into docs/PERFORMANCE.md
 	@$(CARGO) build --locked --release -p ringway-bench

@@ -17,7 +17,8 @@ use crate::processors::{Pinned, named, threads};
 use crate::statistics::{Spread, spread};
 use crate::traffic::Traffic;
 
-const SIZES: [usize; 5] = [64, 512, 1518, 9000, 65_226];
+/// Bytes of the frames that are measured.
+pub const SIZES: [usize; 5] = [64, 512, 1518, 9000, 65_226];
 /// Groups of batches; each gives one figure.
 const GROUPS: usize = 7;
 /// Batches of each size in a group.
@@ -60,7 +61,17 @@ pub fn cost(place: &Place, cpu: usize, traffic: &Traffic, stop: &AtomicBool) -> 
     let (switch, fronts) = Middle::ringway(place, &["--poll", "never"])?;
     let _pinned = Pinned::to(cpu)?;
     let mut generator = Generator::start(fronts, traffic, stop)?;
-    let workers = named(switch.pid(), "worker");
+    of_worker(switch.pid(), &mut generator, traffic, stop)
+}
+
+/// Of the one worker in process `pid`, which has to sleep when there is nothing to do.
+pub fn of_worker(
+    pid: u32,
+    generator: &mut Generator,
+    traffic: &Traffic,
+    stop: &AtomicBool,
+) -> Result<Cost> {
+    let workers = named(pid, "worker");
     let [worker] = workers[..] else {
         bail!("one worker was expected, not {}", workers.len());
     };
@@ -79,9 +90,9 @@ pub fn cost(place: &Place, cpu: usize, traffic: &Traffic, stop: &AtomicBool) -> 
                 if stop.load(Ordering::Relaxed) {
                     bail!("interrupted");
                 }
-                let before = asleep(switch.pid(), worker)?;
+                let before = asleep(pid, worker)?;
                 generator.batch(frames)?;
-                *ran += (asleep(switch.pid(), worker)? - before) as f64 / BATCHES as f64;
+                *ran += (asleep(pid, worker)? - before) as f64 / BATCHES as f64;
             }
         }
         let frame = (ran[1] - ran[0]) / (batches[1] - batches[0]) as f64;

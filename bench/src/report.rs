@@ -24,6 +24,22 @@ pub struct Report {
     pub costs: Vec<Cost>,
     #[serde(default)]
     pub state: Vec<Line>,
+    #[serde(default)]
+    pub parts: Vec<Parts>,
+}
+
+/// What the parts of a turn cost, in nanoseconds per frame.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Parts {
+    pub size: usize,
+    pub packed: bool,
+    pub pop: f64,
+    pub copy: f64,
+    pub publish: f64,
+    /// All that a worker does for a frame from guest to guest.
+    pub turn: f64,
+    /// Allocations per frame in the whole process.
+    pub allocations: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,6 +114,9 @@ impl Report {
         }
         if !self.costs.is_empty() {
             costs(&mut text, &self.costs, machine.mhz);
+        }
+        if !self.parts.is_empty() {
+            text.push_str(&parts(&self.parts));
         }
         if !self.state.is_empty() {
             state(&mut text, &self.state);
@@ -192,6 +211,31 @@ fn costs(text: &mut String, costs: &[Cost], mhz: f64) {
             nanoseconds.median * mhz / 1e3
         );
     }
+}
+
+/// As a table.
+pub fn parts(parts: &[Parts]) -> String {
+    let mut text = String::from(
+        "\n| Frame | Ring | pop, ns | copy, ns | publish, ns | whole turn, ns | allocations per frame |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for part in parts {
+        let ring = if part.packed { "packed" } else { "split" };
+        let Parts {
+            size,
+            pop,
+            copy,
+            publish,
+            turn,
+            allocations,
+            ..
+        } = part;
+        let _ = writeln!(
+            text,
+            "| {size} B | {ring} | {pop:.1} | {copy:.1} | {publish:.1} | {turn:.1} | {allocations} |"
+        );
+    }
+    text
 }
 
 fn state(text: &mut String, lines: &[Line]) {

@@ -36,6 +36,7 @@ pub fn rows() -> Vec<Row> {
         row("64s", "64 B, split", plain()),
         row("64p", "64 B, packed", sized(64, true)),
         row("512s", "512 B, split", sized(512, false)),
+        row("512p", "512 B, packed", sized(512, true)),
         row("1518s", "1518 B, split", sized(1518, false)),
         row("1518p", "1518 B, packed", sized(1518, true)),
         row(
@@ -44,6 +45,14 @@ pub fn rows() -> Vec<Row> {
             Traffic {
                 window: WINDOW,
                 ..sized(9000, false)
+            },
+        ),
+        row(
+            "9000p",
+            "9000 B, packed, closed loop",
+            Traffic {
+                window: WINDOW,
+                ..sized(9000, true)
             },
         ),
         row("tso", "65,226 B TSO, split", bulk(false)),

@@ -2,20 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+mod common;
+
 use std::alloc::System;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use common::Inside;
 use ringway_bench::generator::Generator;
-use ringway_bench::guest::connect;
 use ringway_bench::traffic::Traffic;
-use ringway_switch::{Config, Poll, Switch};
+use ringway_switch::Poll;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const LIMIT: Duration = Duration::from_secs(10);
 /// Long enough for the housekeeping of a second to come by.
 const WINDOW: Duration = Duration::from_millis(1200);
 
@@ -58,26 +59,8 @@ fn nothing_is_allocated_while_frames_pass() {
 }
 
 fn passes_without(traffic: &Traffic) {
-    let folder = std::env::temp_dir().join(format!("ringway-allocations-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let paths = ["a", "b"].map(|name| folder.join(name));
-    let port = |path: &std::path::PathBuf| {
-        let text = format!("vhost-user,path={}", path.display());
-        text.parse::<ringway_api::port_spec::PortSpec>()
-            .unwrap()
-            .into()
-    };
-    let switch = Switch::embed(Config {
-        ports: paths.iter().map(port).collect(),
-        workers: 1,
-        poll: Poll::Adaptive,
-        ..Config::default()
-    });
-    let switch = switch.unwrap();
-    let ender = switch.ender();
-    let thread = std::thread::spawn(move || switch.run(&mut std::io::sink()));
+    let (switch, fronts) = Inside::start(Poll::Adaptive, Vec::new());
     let stop = AtomicBool::new(false);
-    let fronts = [0, 1].map(|side: usize| connect(&paths[side], LIMIT).unwrap());
     let mut generator = Generator::start(fronts, traffic, &stop).unwrap();
     generator.run(WINDOW / 4, &stop).unwrap();
 
@@ -94,7 +77,5 @@ fn passes_without(traffic: &Traffic) {
         count.received
     );
     drop(generator);
-    ender.end();
-    thread.join().unwrap().unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
+    drop(switch);
 }
