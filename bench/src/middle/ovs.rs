@@ -23,7 +23,7 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 pub(super) fn missing() -> Option<String> {
     let there = Path::new(DAEMON).is_file() && installed("ovsdb-server") && installed("ovs-vsctl");
     (!there).then(|| {
-        "OVS with DPDK is not installed: `apt-get install openvswitch-switch-dpdk` brings it".into()
+        "OVS with DPDK is not installed: `scripts/setup peers` brings it".into()
     })
 }
 

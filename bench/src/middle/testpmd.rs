@@ -11,7 +11,7 @@ use crate::traffic::{BUFFER, Traffic};
 
 pub(super) fn missing() -> Option<String> {
     (!installed("dpdk-testpmd"))
-        .then(|| "dpdk-testpmd is not installed: `apt-get install dpdk` brings it".into())
+        .then(|| "dpdk-testpmd is not installed: `scripts/setup peers` brings it".into())
 }
 
 pub(super) fn start(place: &Place, traffic: &Traffic) -> Result<(Vec<Process>, [Frontend; 2])> {
