@@ -51,7 +51,7 @@ enum Verb {
     },
     /// What silent ports and known addresses cost
     State,
-    /// Brings the generated section of a document up to date with the last run
+    /// Brings the generated section of a document, and the plot beside it, up to date with the last run
     Doc {
         /// The document
         #[arg(default_value = "docs/PERFORMANCE.md")]
@@ -108,7 +108,17 @@ fn main() -> Result<()> {
     if let Verb::Doc { document } = &cli.verb {
         let text = std::fs::read_to_string(document)
             .with_context(|| format!("cannot read {}", document.display()))?;
-        let text = refresh(&text, &report.markdown())?;
+        let mut section = report.markdown();
+        if !report.outcomes.is_empty() {
+            let plot = document.with_file_name("performance.svg");
+            std::fs::write(&plot, ringway_bench::report::plot(&report.outcomes))
+                .with_context(|| format!("cannot write {}", plot.display()))?;
+            section.insert_str(
+                0,
+                "![Rates of all rows, a bar for each switch](performance.svg)\n\n",
+            );
+        }
+        let text = refresh(&text, &section)?;
         return std::fs::write(document, text).context("cannot write the document");
     }
     let machine = Machine::here();

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::compare::{Figures, Outcome};
 use crate::cycles::Cost;
+use crate::rows::rows;
 use crate::state::Line;
+use crate::statistics::Spread;
 
 pub use svg::plot;
 
@@ -89,6 +91,9 @@ impl Report {
             Some(old) => *old = outcome,
             None => self.outcomes.push(outcome),
         }
+        let rows = rows();
+        self.outcomes
+            .sort_by_key(|outcome| rows.iter().position(|row| row.name == outcome.row));
     }
 
     /// Writes JSON, table and plot.
@@ -134,19 +139,24 @@ const MIDDLES: [&str; 4] = [
 ];
 
 fn table(text: &mut String, outcomes: &[Outcome]) {
-    text.push_str("\n| Traffic | Ringway | generator busy | A/A | / adaptive | testpmd io | ratio | OVS NORMAL | ratio | rounds |\n");
+    text.push_str("\n| Traffic | Ringway | generator busy | A/A | adaptive / always | testpmd io | ratio | OVS NORMAL | ratio | rounds |\n");
     text.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for outcome in outcomes {
         let figures = |name: &str| outcome.middles.iter().find(|found| found.name == name);
-        let ratio = |name: &str| {
+        let paired = |name: &str| {
             let found = outcome.ratios.iter().find(|found| found.against == name);
-            found.map_or("–".into(), |found| {
-                let paired = found.paired;
-                format!(
-                    "{:.2} [{:.2}..{:.2}]",
-                    paired.median, paired.min, paired.max
-                )
-            })
+            found.map(|found| found.paired)
+        };
+        let is_latency = figures("ringway").is_some_and(|found| found.latency.is_some());
+        let ratio = |name: &str| paired(name).map_or("–".into(), |of| show(of, is_latency));
+        // The other way round: what the adaptive mode reaches of the rate of the other.
+        let reached = |name: &str| {
+            let inverse = paired(name).map(|of| Spread {
+                median: 1.0 / of.median,
+                min: 1.0 / of.max,
+                max: 1.0 / of.min,
+            });
+            inverse.map_or("–".into(), |of| show(of, is_latency))
         };
         let rate = |name: &str| figures(name).map_or("–".into(), rate);
         let busy = figures("ringway").map_or(0.0, |found| found.generator_busy);
@@ -157,7 +167,7 @@ fn table(text: &mut String, outcomes: &[Outcome]) {
             outcome.title,
             rate("ringway"),
             ratio(again),
-            ratio(adaptive),
+            reached(adaptive),
             rate(testpmd),
             ratio(testpmd),
             rate(ovs),
@@ -169,6 +179,11 @@ fn table(text: &mut String, outcomes: &[Outcome]) {
     if outcomes.iter().any(|outcome| !outcome.huge_pages) {
         text.push_str("\nThere were no huge pages for the guests' memory: figures of small frames are lower than with them.\n");
     }
+}
+
+fn show(of: Spread, is_latency: bool) -> String {
+    let what = if is_latency { " of p50" } else { "" };
+    format!("{:.2}{what} [{:.2}..{:.2}]", of.median, of.min, of.max)
 }
 
 /// What arrives, in the unit that fits.

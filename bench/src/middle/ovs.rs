@@ -22,9 +22,7 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 pub(super) fn missing() -> Option<String> {
     let there = Path::new(DAEMON).is_file() && installed("ovsdb-server") && installed("ovs-vsctl");
-    (!there).then(|| {
-        "OVS with DPDK is not installed: `scripts/setup peers` brings it".into()
-    })
+    (!there).then(|| "OVS with DPDK is not installed: `scripts/setup peers` brings it".into())
 }
 
 pub(super) fn start(place: &Place, traffic: &Traffic) -> Result<(Vec<Process>, [Frontend; 2])> {

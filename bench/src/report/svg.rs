@@ -60,6 +60,14 @@ pub fn plot(outcomes: &[Outcome]) -> String {
         text(&mut body, LABEL - 8, middle, "end", &outcome.title);
         y += GAP;
     }
+    text(
+        &mut body,
+        LABEL,
+        y + 4,
+        "start",
+        "Medians of windows that took turns; in each row the best rate is as long as in any other.",
+    );
+    y += 2 * GAP;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" font-family=\"sans-serif\" font-size=\"11\">\n\
          <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"white\"/>\n{body}</svg>\n"
