@@ -369,7 +369,7 @@ impl Link {
             if chains == 1 && !self.mergeable {
                 return Err(NoRoom::Buffer);
             }
-            if used + chains == out.chains.len() && !self.take_one(ring, out) {
+            if used + chains == out.chains.len() && !self.take_more(ring, out, need - room) {
                 // An empty batch that got nothing was too early, be there something by now.
                 return Err(if !out.chains.is_empty() && ring.has_available() {
                     NoRoom::Batch
@@ -392,10 +392,17 @@ impl Link {
         Ok(chains)
     }
 
-    /// One more chain at the end of the batch. A fault met here is met again, and reported, by the
-    /// next hold.
-    fn take_one<'m>(&'m self, ring: &mut DeviceRing, out: &mut WriteBatch<'m>) -> bool {
-        matches!(ring.take_writable(&self.memory, out, 1), Ok(1))
+    /// More chains at the end of the batch, as many as `need` bytes will take when they are as long as
+    /// the last one. A fault met here is met again, and reported, by the next hold.
+    fn take_more<'m>(
+        &'m self,
+        ring: &mut DeviceRing,
+        out: &mut WriteBatch<'m>,
+        need: usize,
+    ) -> bool {
+        let last = out.chains.last().map_or(need, |chain| chain.len as usize);
+        let count = need.div_ceil(last.max(1));
+        matches!(ring.take_writable(&self.memory, out, count), Ok(taken) if taken > 0)
     }
 
     fn fail(&self, queue: &Queue, fault: ringway_ring::RingFault) -> Fault {
