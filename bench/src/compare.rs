@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,9 @@ use crate::statistics::{Spread, percentile, spread};
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub kinds: Vec<Kind>,
-    /// Rounds that count, and rounds that may be tried for them.
+    /// Rounds that count, and how long they may be tried for.
     pub rounds: usize,
-    pub tries: usize,
+    pub limit: Duration,
     pub window: Duration,
     /// Share of a window that may be spent waiting for a processor.
     pub waiting: f64,
@@ -110,15 +110,25 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
         });
     }
     let _pinned = Pinned::to(plan.cpu)?;
-    let (mut rounds, mut tried, mut near) = (Vec::new(), 0, 0);
-    while near < plan.rounds && tried < plan.tries {
+    let (mut rounds, mut tried) = (Vec::new(), 0);
+    let mut nearness = Nearness::new(place.cpu, plan.apart);
+    let begin = Instant::now();
+    while nearness.of(&rounds).count() < plan.rounds && begin.elapsed() < plan.limit {
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        if nearness.look().is_none() {
+            // It passes, or it stays until the time is over.
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
         tried += 1;
-        if let Some(round) = round(&mut sides, tried, plan, place.cpu, stop)? {
+        if let Some(round) = round(&mut sides, tried, plan, &mut nearness, stop)? {
             rounds.push(round);
         }
-        near = nearest(&rounds, plan.apart).count();
     }
-    let rounds: Vec<&Round> = nearest(&rounds, plan.apart).collect();
+    let far = nearness.far;
+    let rounds: Vec<&Round> = nearness.of(&rounds).collect();
     if rounds.is_empty() {
         let sides = sides.iter().filter(|side| side.disturbed > 0);
         let disturbed = sides.map(|side| {
@@ -129,8 +139,8 @@ pub fn compare(row: &Row, plan: &Plan, place: &Place, stop: &AtomicBool) -> Resu
             )
         });
         bail!(
-            "{}: in each of {tried} rounds somebody waited for a processor ({}): \
-             is the machine busy otherwise?",
+            "{}: in each of {tried} rounds somebody waited for a processor ({}), and {far} times the \
+             processors were far from each other: is the machine busy otherwise?",
             row.name,
             disturbed.collect::<Vec<_>>().join("; ")
         );
@@ -145,17 +155,15 @@ struct Round {
     handover: f64,
 }
 
-/// `None` when somebody had to wait for a processor.
+/// `None` when somebody had to wait for a processor, or the processors were far from each other.
 fn round(
     sides: &mut [Side],
     number: usize,
     plan: &Plan,
-    cpu: usize,
+    nearness: &mut Nearness,
     stop: &AtomicBool,
 ) -> Result<Option<Round>> {
-    let Some(mut longest) = handover(cpu) else {
-        return Ok(None);
-    };
+    let mut longest = 0.0f64;
     let mut counts: Vec<Count> = Vec::new();
     counts.resize_with(sides.len(), Count::default);
     // Nobody is always the first after a pause.
@@ -165,7 +173,7 @@ fn round(
             return Ok(None);
         };
         counts[index] = count;
-        let Some(after) = handover(cpu) else {
+        let Some(after) = nearness.look() else {
             return Ok(None);
         };
         longest = longest.max(after);
@@ -176,11 +184,39 @@ fn round(
     }))
 }
 
-/// The rounds in which the processors were about as near as in the best one.
-fn nearest(rounds: &[Round], apart: f64) -> impl Iterator<Item = &Round> {
-    let best = rounds.iter().map(|round| round.handover);
-    let limit = best.fold(f64::INFINITY, f64::min) * apart;
-    rounds.iter().filter(move |round| round.handover <= limit)
+/// How far the two processors are from each other, as seen so far.
+struct Nearness {
+    cpu: usize,
+    apart: f64,
+    best: f64,
+    /// How often they were too far.
+    far: usize,
+}
+
+impl Nearness {
+    fn new(cpu: usize, apart: f64) -> Self {
+        Self {
+            cpu,
+            apart,
+            best: f64::INFINITY,
+            far: 0,
+        }
+    }
+
+    /// Nanoseconds of a hand-over now, unless it takes much longer than it can.
+    fn look(&mut self) -> Option<f64> {
+        let now = handover(self.cpu).unwrap_or(f64::INFINITY);
+        self.best = self.best.min(now);
+        let is_near = now.is_finite() && now <= self.best * self.apart;
+        self.far += usize::from(!is_near);
+        is_near.then_some(now)
+    }
+
+    /// Rounds that were near by what is known now.
+    fn of<'r>(&self, rounds: &'r [Round]) -> impl Iterator<Item = &'r Round> + use<'r> {
+        let limit = self.best * self.apart;
+        rounds.iter().filter(move |round| round.handover <= limit)
+    }
 }
 
 impl Side {

@@ -78,6 +78,9 @@ struct Common {
     /// Rounds that count
     #[arg(long, global = true, default_value_t = 7)]
     rounds: usize,
+    /// Seconds that the rounds of a row may take
+    #[arg(long, global = true, default_value_t = 30)]
+    seconds: u64,
     /// Milliseconds of a window
     #[arg(long, global = true, default_value_t = 200)]
     milliseconds: u64,
@@ -224,7 +227,7 @@ fn plan(common: &Common, kinds: Vec<Kind>) -> Plan {
     Plan {
         kinds,
         rounds: common.rounds,
-        tries: common.rounds * 4,
+        limit: Duration::from_secs(common.seconds),
         window: Duration::from_millis(common.milliseconds),
         waiting: common.waiting,
         apart: common.apart,

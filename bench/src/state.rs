@@ -113,7 +113,6 @@ fn busy(place: &Place, plan: &Plan, stop: &AtomicBool) -> Result<[Line; 2]> {
     let plan = Plan {
         kinds: vec![Kind::Adaptive, Kind::Crowded, Kind::Learned],
         rounds: plan.rounds.max(11),
-        tries: plan.tries.max(44),
         ..plan.clone()
     };
     let outcome = compare(&row, &plan, place, stop)?;
