@@ -3,9 +3,13 @@
 //! The kernel answers `EFAULT` where a file shrank under a region, without a signal: that is the fault of the memory's owner, and
 //! [`is_poisoned`](crate::GuestMemory::is_poisoned) does not tell it.
 
+mod burst;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+pub use burst::BurstWriter;
 
 use crate::{ReadSlice, WriteSlice};
 

@@ -69,6 +69,11 @@ impl<'m> ReadSlice<'m> {
         }
     }
 
+    /// Where it begins, for the kernel.
+    pub(crate) fn address(&self) -> usize {
+        self.start.expose_provenance()
+    }
+
     /// Bytes in the slice.
     #[inline(always)]
     pub fn len(&self) -> usize {

@@ -2,13 +2,15 @@
 //! segments and partial checksums cross whole.
 //!
 //! The descriptors are opened and set up elsewhere (crate `ringway-host`); here they only carry
-//! frames. To the tap, a frame's body goes with one `writev` straight from guest memory.
+//! frames. To the tap, a frame's body goes straight from guest memory: a burst with one system call
+//! where io_uring is permitted, else each frame with a `writev`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ringway_mem::io::BurstWriter;
 use ringway_mem::{GuestMemory, LastHit, WriteSlice};
 use ringway_wire::vnet_hdr::{self, VnetHeader};
 
@@ -32,7 +34,12 @@ struct Queue {
     slots: GuestMemory,
     failed: AtomicBool,
     /// The kernel would take frames from several workers at once; the counters would not.
-    sending: Mutex<()>,
+    sending: Mutex<Sender>,
+}
+
+/// How a queue's frames go to the kernel: several with one system call where io_uring is permitted.
+struct Sender {
+    bursts: Option<BurstWriter>,
 }
 
 impl Tap {
@@ -45,7 +52,9 @@ impl Tap {
                 fd,
                 slots: GuestMemory::heap(&[(0, SLOTS * SLOT_BYTES)]),
                 failed: AtomicBool::new(false),
-                sending: Mutex::new(()),
+                sending: Mutex::new(Sender {
+                    bursts: BurstWriter::new().ok(),
+                }),
             })
             .collect();
         Self { counters, queues }
@@ -154,27 +163,17 @@ impl Port for Tap {
 
     fn send(&self, queue: usize, burst: &Burst<'_>, picks: u64) -> Sent {
         let tap = &self.queues[queue];
-        let _one_sender = tap.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sender = tap.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sent = Sent::default();
-        let mut bytes = 0;
-        for i in bits(picks) {
-            let head = &burst.heads[i].0[..vnet_hdr::LEN + usize::from(burst.frames[i].head_len)];
-            match ringway_mem::io::writev(tap.fd.as_fd(), head, burst.body(i)) {
-                Ok(_) => {
-                    sent.delivered |= 1 << i;
-                    bytes += u64::from(burst.frames[i].len);
-                }
-                Err(error) => {
-                    let (reason, all) = refusal(&error);
-                    sent.reason = Some(reason);
-                    if all {
-                        break;
-                    }
-                }
-            }
-        }
+        let left = if picks.count_ones() > 1 {
+            sender.send_together(&tap.fd, burst, picks, &mut sent)
+        } else {
+            picks
+        };
+        send_singly(&tap.fd, burst, left, &mut sent);
+        let bytes = bits(sent.delivered).map(|i| u64::from(burst.frames[i].len));
         let counters = &self.counters.queues[queue].sent;
-        counters.count(u64::from(sent.delivered.count_ones()), bytes);
+        counters.count(u64::from(sent.delivered.count_ones()), bytes.sum());
         sent
     }
 
@@ -196,6 +195,67 @@ impl Port for Tap {
     fn woken(&self, queue: usize) {
         self.counters.queues[queue].received.count_kick();
     }
+}
+
+impl Sender {
+    /// Writes frames with one system call; those that have to be tried singly are returned.
+    fn send_together(
+        &mut self,
+        fd: &OwnedFd,
+        burst: &Burst<'_>,
+        picks: u64,
+        sent: &mut Sent,
+    ) -> u64 {
+        let Some(bursts) = &mut self.bursts else {
+            return picks;
+        };
+        let (mut left, mut unsupported) = (picks, false);
+        let frames = bits(picks).map(|i| (head(burst, i), burst.body(i)));
+        let mut numbers = bits(picks);
+        let mut next = 0;
+        bursts.write(fd.as_fd(), frames, |number, result| {
+            let skipped = number - next;
+            next = number + 1;
+            let Some(i) = numbers.nth(skipped) else {
+                return;
+            };
+            match result {
+                Ok(_) => sent.delivered |= 1 << i,
+                // Kernels before 5.11 cannot tell whether a write to a tap would wait.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    unsupported = true;
+                    return;
+                }
+                Err(error) => sent.reason = Some(refusal(&error).0),
+            }
+            left &= !(1 << i);
+        });
+        if !bursts.works() || unsupported {
+            self.bursts = None;
+        }
+        left
+    }
+}
+
+/// Writes each frame with a system call of its own.
+fn send_singly(fd: &OwnedFd, burst: &Burst<'_>, picks: u64, sent: &mut Sent) {
+    for i in bits(picks) {
+        match ringway_mem::io::writev(fd.as_fd(), head(burst, i), burst.body(i)) {
+            Ok(_) => sent.delivered |= 1 << i,
+            Err(error) => {
+                let (reason, all) = refusal(&error);
+                sent.reason = Some(reason);
+                if all {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The virtio-net header and the private beginning of a frame.
+fn head<'b>(burst: &'b Burst<'_>, i: usize) -> &'b [u8] {
+    &burst.heads[i].0[..vnet_hdr::LEN + usize::from(burst.frames[i].head_len)]
 }
 
 impl Queue {
