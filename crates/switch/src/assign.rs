@@ -1,21 +1,25 @@
 //! Which worker receives which queue.
 //!
-//! A queue stays with its worker for as long as it can. Two things make one move: a worker has two
-//! more queues than another, or one is loaded and another has clearly less to do. Loads are what was
-//! measured, in thousandths of a worker's time, and decide first: a move for the sake of numbers
-//! never makes the busier of the two workers busier than either was.
+//! A queue stays with its worker for as long as it can. Three things make one move: a worker has two
+//! more queues than another; one is loaded and another has clearly less to do; or one has no rest and
+//! two more queues that share it than another has. Loads are what was measured, in thousandths of a
+//! worker's time, and decide first: a move for the sake of numbers never makes the busier of the two
+//! workers busier than either was.
 //!
 //! With loads that stay the same, moves come to an end. Each one for the sake of load makes the sum
 //! of the squares of the workers' loads smaller; each one for the sake of numbers makes that of the
 //! numbers smaller and the other one no larger, but for queues that are as good as idle, which never
-//! move for the sake of load.
+//! move for the sake of load. What left a worker without rest is not taken back: there is no room.
 //!
 //! One that moves is served by nobody in between: its old worker may still be delivering a burst of
 //! it when the new one would take the next, and frames would pass each other.
 
+mod picture;
+
 use std::collections::HashMap;
 
 use crate::snapshot::QueueRef;
+use picture::Picture;
 
 /// A worker with less load than this has nothing to gain.
 pub(crate) const LOADED: u32 = 50;
@@ -125,13 +129,12 @@ impl Assignment {
             *looks -= 1;
             *looks > 0
         });
-        let sums = self.sums(count);
-        let still = self.candidate.take().filter(|candidate| {
-            self.workers.get(&candidate.queue) == Some(&candidate.from)
-                && self.relief(candidate, &sums).is_some()
+        let picture = Picture::new(&self.workers, &self.loads, count);
+        let still = self.candidate.take().filter(|step| {
+            self.workers.get(&step.queue) == Some(&step.from) && picture.helps(step)
         });
         if still.is_none() {
-            self.candidate = self.best(&sums);
+            self.candidate = picture.best(|queue| !self.stay.contains_key(&queue));
         }
         self.due = still;
         self.due.is_some()
@@ -153,31 +156,6 @@ impl Assignment {
     pub(crate) fn counts(&self, worker: usize) -> (usize, u64) {
         let serves = self.workers.values().filter(|&&w| w == worker).count();
         (serves, self.taken_over.get(worker).copied().unwrap_or(0))
-    }
-
-    /// The move that brings a loaded worker closest to one with less to do; the most loaded worker
-    /// that can be helped.
-    fn best(&self, sums: &[u32]) -> Option<Move> {
-        let to = (0..sums.len()).min_by_key(|&worker| sums[worker])?;
-        let mut loaded: Vec<usize> = (0..sums.len()).filter(|&worker| worker != to).collect();
-        loaded.sort_by_key(|&worker| std::cmp::Reverse(sums[worker]));
-        loaded.into_iter().find_map(|from| {
-            let queues = self.workers.iter().filter(|&(_, &worker)| worker == from);
-            let moves = queues.map(|(&queue, _)| Move { queue, from, to });
-            let moves = moves.filter(|step| !self.stay.contains_key(&step.queue));
-            let helpful = moves
-                .filter_map(|step| Some((self.relief(&step, sums)?, self.load(step.queue), step)));
-            let best = helpful.min_by_key(|&(most, load, step)| (most, load, step.queue));
-            best.map(|(.., step)| step)
-        })
-    }
-
-    /// The higher load of the two workers after the move, if that is lower by a fifth.
-    fn relief(&self, step: &Move, sums: &[u32]) -> Option<u32> {
-        let (from, to) = (*sums.get(step.from)?, *sums.get(step.to)?);
-        let load = self.load(step.queue);
-        let most = (from - load.min(from)).max(to + load);
-        (from >= LOADED && most * 5 <= from * 4).then_some(most)
     }
 
     /// The queue that has to move because its worker has two more than another: its place among the
@@ -212,14 +190,6 @@ impl Assignment {
             let named = held.queues.iter().map(|queue| (queue.0, worker));
             self.workers.extend(named);
         }
-    }
-
-    fn sums(&self, count: usize) -> Vec<u32> {
-        let mut sums = vec![0; count];
-        for (&queue, &worker) in &self.workers {
-            sums[worker] += self.load(queue);
-        }
-        sums
     }
 
     fn load(&self, queue: u64) -> u32 {

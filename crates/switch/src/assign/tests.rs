@@ -184,9 +184,11 @@ fn steady_loads_come_to_rest_and_the_busiest_worker_never_gets_busier() {
         let count = 2 + random.below(4) as usize;
         let ids: Vec<u16> = (1..=u16::try_from(2 + random.below(30)).unwrap()).collect();
         let mut scene = Scene::new(&ids, count);
+        // No worker is without rest, wherever the queues are.
+        let room = 440 / u32::try_from(ids.len()).unwrap();
         let loads: Vec<(u16, u32)> = ids
             .iter()
-            .map(|&id| (id, random.below(3) * random.below(300)))
+            .map(|&id| (id, random.below(3) * random.below(room)))
             .collect();
         let mut before = scene.most(&loads);
         let mut last = 0;
@@ -233,4 +235,61 @@ fn changing_loads_never_make_a_move_that_makes_the_busiest_worker_busier() {
         }
     }
     assert!(scene.moves > 20, "{}", scene.moves);
+}
+
+/// What queues get that want so much, in turns, of workers that have so much to give.
+fn shares(scene: &Scene, demands: &[(u16, u32)]) -> Vec<(u16, u32)> {
+    let mut shares = Vec::new();
+    for worker in 0..scene.count {
+        let at = |id: u16| scene.assignment.worker(id.into()) == Some(worker);
+        let mut here: Vec<_> = demands.iter().copied().filter(|&(id, _)| at(id)).collect();
+        here.sort_by_key(|&(_, demand)| demand);
+        let (mut left, mut queues) = (1000, u32::try_from(here.len()).unwrap());
+        for (id, demand) in here {
+            let share = demand.min(left / queues);
+            shares.push((id, share));
+            (left, queues) = (left - share, queues - 1);
+        }
+    }
+    shares
+}
+
+#[test]
+fn queues_that_share_a_worker_without_rest_are_spread() {
+    for other in [1000, 600] {
+        let mut scene = Scene::new(&[1, 2, 3, 4, 5, 6], 2);
+        let demands = [(1, 1000), (3, 1000), (5, 1000), (2, other)];
+        for _ in 0..60 {
+            let loads = shares(&scene, &demands);
+            scene.look(&loads);
+        }
+        assert_eq!(scene.moves, 1, "{other}");
+        let loads = shares(&scene, &demands);
+        assert!(loads.iter().all(|&(_, load)| load >= 500), "{loads:?}");
+    }
+}
+
+#[test]
+fn steady_demands_come_to_rest_whatever_the_workers_can_give() {
+    let mut random = Random(11);
+    let mut moves = 0;
+    for _ in 0..150 {
+        let count = 2 + random.below(4) as usize;
+        let ids: Vec<u16> = (1..=u16::try_from(2 + random.below(30)).unwrap()).collect();
+        let mut scene = Scene::new(&ids, count);
+        let demands: Vec<(u16, u32)> = ids
+            .iter()
+            .map(|&id| (id, random.below(3) * random.below(600)))
+            .collect();
+        let mut last = 0;
+        for look in 0..600 {
+            let loads = shares(&scene, &demands);
+            if scene.look(&loads).is_some() {
+                last = look;
+            }
+        }
+        assert!(last < 300, "still moving at look {last}");
+        moves += scene.moves;
+    }
+    assert!(moves > 100, "{moves}");
 }
