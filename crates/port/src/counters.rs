@@ -33,6 +33,8 @@ pub enum DropReason {
     NoBuffers,
     /// The destination's buffers are too small and it does not merge them.
     BufferTooSmall,
+    /// Longer than the MTU that the destination was told.
+    MtuExceeded,
     /// The destination's queue is full.
     QueueFull,
     /// The destination's link is down.
@@ -49,7 +51,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::TooShort,
         Self::TooLong,
         Self::BadHeader,
@@ -63,6 +65,7 @@ impl DropReason {
         Self::RingDisabled,
         Self::NoBuffers,
         Self::BufferTooSmall,
+        Self::MtuExceeded,
         Self::QueueFull,
         Self::LinkDown,
         Self::RateLimited,
@@ -87,6 +90,7 @@ impl DropReason {
             Self::RingDisabled => "ring_disabled",
             Self::NoBuffers => "no_buffers",
             Self::BufferTooSmall => "buffer_too_small",
+            Self::MtuExceeded => "mtu_exceeded",
             Self::QueueFull => "queue_full",
             Self::LinkDown => "link_down",
             Self::RateLimited => "rate_limited",

@@ -49,6 +49,13 @@ pub trait Port: Send + Sync {
     /// segmented before [`send`](Port::send).
     fn offloads(&self) -> Offloads;
 
+    /// Most bytes that the other side takes in a frame that is not to be segmented, Ethernet header
+    /// and VLAN tags not counted; `None` = any. Longer ones must not be given to
+    /// [`send`](Port::send).
+    fn mtu(&self) -> Option<u16> {
+        None
+    }
+
     /// Takes at most `limit` frames from `queue` into `burst`. Frames that are no frames are
     /// counted as drops of this port and returned with the rest. The number says how many chains
     /// were taken: 0 means the queue is empty.

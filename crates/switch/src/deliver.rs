@@ -219,7 +219,22 @@ impl Delivery {
 
     /// Sends frames to one queue; those that ask for more than the receiver takes are completed or
     /// segmented in between, in order.
-    fn send_to_queue(&mut self, entry: &Entry, queue: usize, burst: &mut Burst<'_>, group: u64) {
+    fn send_to_queue(
+        &mut self,
+        entry: &Entry,
+        queue: usize,
+        burst: &mut Burst<'_>,
+        mut group: u64,
+    ) {
+        if let Some(mtu) = entry.port.mtu() {
+            let longer = bits(group)
+                .filter(|&i| fallback::exceeds(burst, i, mtu))
+                .fold(0, |mask, i| mask | 1 << i);
+            if longer != 0 {
+                self.lose(entry, DropReason::MtuExceeded, longer);
+                group &= !longer;
+            }
+        }
         let takes = entry.port.offloads();
         let unfit = match burst.offloaded & group {
             0 => 0,

@@ -5,7 +5,9 @@ use ringway_port::ReadSlice;
 use ringway_port::burst::{MAX_FRAME, bits};
 use ringway_port::{Burst, DropReason, Frame, Heads, MAX_BURST, Offloads, Port, Sent};
 use ringway_wire::checksum::Sum;
+use ringway_wire::layers::dissect;
 use ringway_wire::vnet_hdr::VnetHeader;
+use ringway_wire::{eth, vlan};
 
 use crate::offload::{Checksums, Segmenter, complete_checksum, complete_checksum_with};
 
@@ -35,6 +37,23 @@ pub(crate) fn complete_dhcp(burst: &mut Burst<'_>) {
             complete(burst, i);
         }
     }
+}
+
+/// Whether frame `i`, or a segment of it, is longer than `mtu` allows; VLAN tags do not count.
+pub(crate) fn exceeds(burst: &Burst<'_>, i: usize, mtu: u16) -> bool {
+    let least = eth::HEADER_LEN + usize::from(mtu);
+    let len = burst.frames[i].len as usize;
+    if len <= least {
+        return false;
+    }
+    let header = VnetHeader::from_bytes(burst.heads[i].vnet());
+    let len = if header.is_gso() {
+        len.min(usize::from(header.hdr_len) + usize::from(header.gso_size))
+    } else {
+        len
+    };
+    let tags = dissect(burst.head_bytes(i), len).tags().len();
+    len > least + tags * vlan::TAG_LEN
 }
 
 /// Completes the checksum of frame `i` in its private head. False = the field lies behind the head.

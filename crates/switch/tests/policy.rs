@@ -6,9 +6,11 @@ mod mock;
 use std::time::{Duration, Instant};
 
 use mock::frames::{BROADCAST, frame, mac, tagged};
-use mock::{Guest, Lab, Options};
-use ringway_vhost::user::frontend::FrontendError;
+use mock::{Guest, Lab, Options, PATIENCE, agree, features};
+use ringway_vhost::user::features::{VIRTIO_NET_F_MTU, mask};
+use ringway_vhost::user::frontend::{Frontend, FrontendError};
 use ringway_wire::arp;
+use ringway_wire::build::{FrameBuilder, TcpFields};
 
 fn guests<const N: usize>(lab: &Lab, names: [&str; N]) -> [Guest; N] {
     names.map(|name| lab.guest(name, Options::default()))
@@ -249,4 +251,47 @@ fn an_mtu_is_taken_unless_it_is_none() {
         "{refused:?}"
     );
     a.front.set_mtu(1500).unwrap();
+}
+
+/// virtio 1.2, 5.1.4.1: what is longer than the MTU a driver was told, and is not to be segmented, is
+/// not for it.
+#[test]
+fn frames_beyond_the_mtu_of_a_guest_are_dropped_and_counted() {
+    let lab = Lab::start(&["a", "c"]);
+    let options = |more| Options {
+        features: features::USUAL | features::ASKS | more,
+        ..Options::default()
+    };
+    let mtu_features = mask(&[VIRTIO_NET_F_MTU]) | features::TAKES_CSUM | features::TAKES_TSO;
+    let mut a = lab.guest("a", options(0));
+    let mut front = Frontend::connect(&lab.path("c"), PATIENCE).unwrap();
+    let protocol = front.get_protocol_features().unwrap();
+    front.set_protocol_features(protocol).unwrap();
+    front.set_mtu(1500).unwrap();
+    let mut c = Guest::over(front, options(mtu_features));
+    c.send(&frame(mac(3), BROADCAST, 60, 0));
+    a.receive();
+    let tcp = FrameBuilder::ipv4([10, 0, 0, 1].into(), [10, 0, 0, 2].into())
+        .macs(mac(1), mac(3))
+        .tcp(TcpFields::default(), &[]);
+    // Whole and to be segmented: what counts is the segment.
+    for (len, size) in [(9000, 1460), (1460, 1460)] {
+        let (sent, header) = tcp.build_gso(&vec![1; len], size);
+        a.send_with(header, &sent);
+        assert!(c.receive().frame == sent);
+    }
+    let (sent, header) = tcp.build_gso(&[1; 9000], 1461);
+    a.send_with(header, &sent);
+    for (len, passes) in [(1514, true), (1515, false), (9014, false)] {
+        let sent = frame(mac(1), mac(3), len, 1);
+        a.send(&sent);
+        if passes {
+            assert!(c.receive().frame == sent);
+        }
+    }
+    a.drain();
+    let statistics = lab.until("three drops", |statistics| statistics.dropped >= 3);
+    agree(&statistics);
+    assert_eq!(statistics.ports[1].drops["mtu_exceeded"], 3);
+    assert_eq!(c.try_receive(), None);
 }

@@ -34,6 +34,8 @@ pub struct Link {
     pub(super) takes: Offloads,
     /// What the guest may ask of us.
     pub(super) asks: Offloads,
+    /// What the guest was told (virtio 1.2, 5.1.4.1).
+    pub(super) mtu: Option<u16>,
 }
 
 /// A started transmit ring of the guest.
@@ -59,6 +61,10 @@ impl Port for Link {
 
     fn offloads(&self) -> Offloads {
         self.takes
+    }
+
+    fn mtu(&self) -> Option<u16> {
+        self.mtu
     }
 
     fn receive<'m>(

@@ -400,6 +400,7 @@ impl Device {
                 ecn: got(bits::VIRTIO_NET_F_HOST_ECN),
                 uso: got(bits::VIRTIO_NET_F_HOST_USO),
             },
+            mtu: state.mtu.filter(|_| got(bits::VIRTIO_NET_F_MTU)),
         }
     }
 }

@@ -64,6 +64,7 @@ fn guest(memory: GuestMemory, kind: Kind) -> Guest {
         mergeable: kind.mergeable,
         takes: Offloads::default(),
         asks: Offloads::default(),
+        mtu: None,
     };
     Guest {
         memory,
