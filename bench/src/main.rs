@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -136,24 +137,38 @@ fn main() -> Result<()> {
     }
     report.machine = machine;
     let folder = Folder::new()?;
+    let result = run(cli.verb, common, &folder, &stop, &mut report);
+    if result.is_err() && !stop.load(Ordering::Relaxed) {
+        folder.keep();
+    }
+    result
+}
+
+fn run(
+    verb: Verb,
+    common: &Common,
+    folder: &Folder,
+    stop: &AtomicBool,
+    report: &mut Report,
+) -> Result<()> {
     let place = Place {
-        folder: folder.0.clone(),
+        folder: folder.path.clone(),
         ringway: common.ringway.clone(),
         cpu: common.switch_cpu,
     };
     if !place.ringway.is_file() {
         bail!("no {}: `make build` makes it", place.ringway.display());
     }
-    let chosen = match cli.verb {
+    let chosen = match verb {
         Verb::Cycles { touched } => {
-            let found = ringway_bench::cycles::costs(&place, common.generator_cpu, touched, &stop)?;
+            let found = ringway_bench::cycles::costs(&place, common.generator_cpu, touched, stop)?;
             report.costs.retain(|cost| cost.touched != touched);
             report.costs.extend(found);
             Vec::new()
         }
         Verb::State => {
             let plan = plan(common, vec![]);
-            report.state = ringway_bench::state::state(&place, &plan, &stop)?;
+            report.state = ringway_bench::state::state(&place, &plan, stop)?;
             Vec::new()
         }
         Verb::Switch { rows, quick } => choose(&rows, quick)?,
@@ -164,13 +179,14 @@ fn main() -> Result<()> {
         }],
         Verb::Doc { .. } => Vec::new(),
     };
-    if !chosen.is_empty() {
-        measure(&chosen, common, &place, &stop, &mut report)?;
-    }
+    let measured = match chosen[..] {
+        [] => Ok(()),
+        _ => measure(&chosen, common, &place, stop, report),
+    };
     report.save(&common.out)?;
     println!("{}", report.markdown());
     println!("{}/bench.{{json,md,svg}}", common.out.display());
-    Ok(())
+    measured
 }
 
 fn measure(
@@ -184,9 +200,18 @@ fn measure(
     if plan.kinds.is_empty() {
         bail!("nothing is left to be measured");
     }
+    let mut failed = Vec::new();
     for row in chosen {
         row.traffic.check()?;
-        let outcome = compare(row, &plan, place, stop)?;
+        let outcome = match compare(row, &plan, place, stop) {
+            Ok(outcome) => outcome,
+            Err(error) if stop.load(Ordering::Relaxed) => return Err(error),
+            Err(error) => {
+                eprintln!("bench: {error:#}");
+                failed.push(row.name.as_str());
+                continue;
+            }
+        };
         for figures in &outcome.middles {
             eprintln!(
                 "{:26} {:17} {:7.2} Mpps [{:.2}..{:.2}] {:6.1} Gbit/s  generator busy {:.2}  lost {:.1} %{}",
@@ -219,6 +244,9 @@ fn measure(
         );
         report.insert(outcome);
         report.save(&common.out)?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
     }
     Ok(())
 }
@@ -268,19 +296,31 @@ fn kinds(names: &[String]) -> Result<Vec<Kind>> {
 }
 
 /// A folder for sockets and logs that goes when we do. Its path is short: a socket's may have 107 bytes.
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    kept: Cell<bool>,
+}
 
 impl Folder {
     fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("ringway-bench-{}", std::process::id()));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
+        let kept = Cell::new(false);
+        Ok(Self { path, kept })
+    }
+
+    /// It stays, for the logs in it.
+    fn keep(&self) {
+        eprintln!("bench: logs are in {}", self.path.display());
+        self.kept.set(true);
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        remove(&self.0);
+        if !self.kept.get() {
+            remove(&self.path);
+        }
     }
 }
 

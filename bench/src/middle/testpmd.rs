@@ -16,6 +16,10 @@ pub(super) fn missing() -> Option<String> {
 
 pub(super) fn start(place: &Place, traffic: &Traffic) -> Result<(Vec<Process>, [Frontend; 2])> {
     let paths = sockets(place, "tp");
+    for path in &paths {
+        // Of the row before, when it was killed.
+        let _ = std::fs::remove_file(path);
+    }
     let mut testpmd = command("dpdk-testpmd");
     let cpu = place.cpu;
     testpmd
