@@ -28,6 +28,8 @@ pub struct Crossing<'a> {
     pub in_order: bool,
     /// Whether the rings are packed.
     pub packed: bool,
+    /// Whether DPDK may work on several descriptors at once.
+    pub vectorized: bool,
     /// Frames in each direction.
     pub frames: usize,
 }
@@ -97,12 +99,12 @@ impl Crossing<'_> {
     }
 
     fn device(&self, lab: &Lab, port: &str) -> VirtioUser {
-        let [mergeable, in_order, packed] =
-            [self.mergeable, self.in_order, self.packed].map(u8::from);
+        let [mergeable, in_order, packed, vectorized] =
+            [self.mergeable, self.in_order, self.packed, self.vectorized].map(u8::from);
         VirtioUser::new(&lab.path(port))
             .with(&format!("queues={},queue_size=1024", self.queues))
             .with(&format!(
-                "mrg_rxbuf={mergeable},in_order={in_order},packed_vq={packed}"
+                "mrg_rxbuf={mergeable},in_order={in_order},packed_vq={packed},vectorized={vectorized}"
             ))
     }
 }

@@ -334,6 +334,15 @@ impl Guest {
         Ok(())
     }
 
+    /// Whether the driver of `interface` negotiated a virtio feature, as the guest's kernel tells.
+    pub fn negotiated(&self, interface: &str, bit: usize) -> Result<bool> {
+        let bits = self.sh(&format!("cat /sys/class/net/{interface}/device/features"))?;
+        let digit = bits.trim().as_bytes().get(bit);
+        digit
+            .map(|&digit| digit == b'1')
+            .with_context(|| format!("no bit {bit} in {bits:?}"))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Agent> {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }

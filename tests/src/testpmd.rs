@@ -85,7 +85,7 @@ impl Testpmd {
             // Two threads, on whichever processor is free; one forwards, one waits for us.
             .args(["--lcores", "0@(0-1),1@(0-1)", "--main-lcore", "0"])
             .args(["-m", "192", "--no-huge", "--no-pci", "--no-telemetry"])
-            .arg("--no-shconf")
+            .args(["--no-shconf", "--force-max-simd-bitwidth=512"])
             .args(["--file-prefix", &prefix, "--log-level", "4"]);
         for device in devices {
             testpmd.args(["--vdev", device]);

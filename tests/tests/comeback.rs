@@ -12,6 +12,8 @@ use ringway_tests::{
 
 const HOST: &str = "10.0.0.254";
 const QUEUES: u16 = 2;
+/// VIRTIO_F_RING_PACKED
+const RING_PACKED: usize = 34;
 
 #[test]
 fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
@@ -33,13 +35,11 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
         .port("tap,name=rw0")
         .within(&netns)
         .start()?;
-    let guest = |name| {
-        lab.guest(name)
-            .processors(QUEUES)
-            .reboots()
-            .one_thread()
-            .nic(lab.nic(name).queues(QUEUES))
+    let with = |name, nic: Nic| {
+        let guest = lab.guest(name).processors(QUEUES).reboots();
+        guest.one_thread().nic(nic.queues(QUEUES))
     };
+    let guest = |name| with(name, lab.nic(name));
     let Pair {
         mut a,
         b,
@@ -79,10 +79,21 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
     ensure!(stream.finish().is_err());
     await_left(&mut switch)?;
     drop(a);
-    let a = guest("a").boot()?;
+    let a = with("a", lab.nic("a").packed()).boot()?;
     a.configure("eth0", &format!("{A}/24"))?;
+    ensure!(a.negotiated("eth0", RING_PACKED)?);
     both_carry(&a, &b, 4)?;
-    going_on(&lab, "QEMU killed and started anew", busy.finish()?)?;
+    going_on(&lab, "QEMU killed and started anew, packed", busy.finish()?)?;
+
+    for round in [1, 2] {
+        rebind(&a)?;
+        a.configure("eth0", &format!("{A}/24"))?;
+        both_carry(&a, &b, 8 + round)?;
+    }
+    one_pair_and_both(&a, &b)?;
+    a.reboot()?;
+    a.configure("eth0", &format!("{A}/24"))?;
+    both_carry(&a, &b, 11)?;
 
     let now = switch.footprint()?;
     lab.report(&format!(

@@ -58,7 +58,7 @@ fn a_dump_ends_after_so_many_frames() -> Result<()> {
     let mac = "52:00:00:00:00:0b";
     let _guest = lab
         .guest("a")
-        .nic(lab.nic("a").mac(mac))
+        .nic(lab.nic("a").mac(mac).packed())
         .append("ringway.dhcp=eth0")
         .start()?;
     let printed = dump.finished()?;

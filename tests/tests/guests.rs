@@ -64,14 +64,20 @@ fn eight_queue_pairs() -> Result<()> {
 
 #[test]
 fn packed_rings_between_guests() -> Result<()> {
-    const RING_PACKED: u64 = 1 << 34;
+    const RING_PACKED: usize = 34;
     let Some(lab) = Lab::with("guests-packed", &[Need::Guests])? else {
         return Ok(());
     };
     let nic = |name| lab.nic(name).queues(2);
     let mut pair = Pair::with(&lab, 2, nic("a").packed(), nic("b").packed())?;
     for port in pair.statistics()?.ports {
-        ensure!(port.features()? & RING_PACKED != 0, "{port:?}");
+        ensure!(port.features()? & 1 << RING_PACKED != 0, "{port:?}");
+    }
+    for guest in [&pair.a, &pair.b] {
+        ensure!(
+            guest.negotiated("eth0", RING_PACKED)?,
+            guest.name().to_owned()
+        );
     }
     serves(&lab, &mut pair, 2)?;
     for (from, to, address) in [(&pair.a, &pair.b, B), (&pair.b, &pair.a, A)] {

@@ -27,18 +27,19 @@ fn a_lying_front_end_loses_its_connection_and_others_go_on() -> Result<()> {
         .into_iter()
         .fold(lab.switch(), |switch, name| switch.vhost_user(name, 1))
         .start()?;
-    let crossing = |ports| Crossing {
+    let crossing = |ports, packed| Crossing {
         ports,
         queues: 1,
         mergeable: true,
         in_order: true,
-        packed: false,
+        packed,
+        vectorized: false,
         frames: 20_000,
     };
     let path = lab.path("a");
     let before = switch.footprint()?;
 
-    let honest = crossing(["c", "d"]).start(&lab)?;
+    let honest = crossing(["c", "d"], true).start(&lab)?;
     for (what, bytes) in lies() {
         let sentence = lie(&mut switch, &path, &bytes).with_context(|| what)?;
         lab.report(&format!("{what}: {sentence}"));
@@ -68,7 +69,9 @@ fn a_lying_front_end_loses_its_connection_and_others_go_on() -> Result<()> {
     honest.finish(&mut switch)?;
     ensure!(switch.footprint()?.files == before.files);
     // The port that was lied to serves honest drivers as before.
-    crossing(["a", "b"]).start(&lab)?.finish(&mut switch)?;
+    crossing(["a", "b"], false)
+        .start(&lab)?
+        .finish(&mut switch)?;
     let statistics = switch.statistics()?;
     statistics.check()?;
     ensure!(statistics.delivered == 80_000, "{statistics:?}");

@@ -1,4 +1,4 @@
-//! Guests and their host, over a tap with several queues: one guest with every offload, one with none, and all three exchange
+//! Guests and their host, over a tap with several queues: one guest with every offload, one with none and packed rings, and all three exchange
 //! streams. So large segments and partial checksums meet a receiver that takes them, one that does not, and the kernel.
 
 use anyhow::{Context, Result, ensure};
@@ -44,7 +44,7 @@ fn guests_and_host_with_and_without_offloads() -> Result<()> {
     let guest = |name, nic: Nic| lab.guest(name).processors(QUEUES).nic(nic.queues(QUEUES));
     let (a, b) = boot_both(
         guest("a", lab.nic("a")),
-        guest("b", lab.nic("b").without_offloads()),
+        guest("b", lab.nic("b").without_offloads().packed()),
     )?;
     a.configure("eth0", &format!("{A}/24"))?;
     b.configure("eth0", &format!("{B}/24"))?;
