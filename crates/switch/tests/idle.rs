@@ -76,7 +76,8 @@ struct Process {
 
 impl Process {
     fn start(workers: usize) -> Self {
-        let name = format!("ringway-idle-{}-{workers}", std::process::id());
+        // By this name other tests remove it, should this one be killed.
+        let name = format!("ringway-mock-{}-idle-{workers}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
