@@ -154,6 +154,11 @@ impl<'m> WriteSlice<'m> {
         }
     }
 
+    /// Where it begins, for the kernel.
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.start
+    }
+
     /// Bytes in the slice.
     #[inline(always)]
     pub fn len(&self) -> usize {

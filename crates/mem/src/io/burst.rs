@@ -78,10 +78,19 @@ impl BurstWriter {
         for (number, &(first, count)) in self.writes.iter().enumerate() {
             let pieces = self.pieces[first..].as_ptr().cast();
             // Without this flag a write that would wait is begun, and waits.
-            let entry = opcode::Writev::new(file, pieces, count)
-                .rw_flags(libc::RWF_NOWAIT)
-                .build()
-                .user_data(number as u64);
+            let entry = match (count, &self.pieces[first]) {
+                (1, &[address, len]) => {
+                    let address = std::ptr::with_exposed_provenance(address);
+                    let len = u32::try_from(len).unwrap_or(u32::MAX);
+                    let write = opcode::Write::new(file, address, len);
+                    write.rw_flags(libc::RWF_NOWAIT).build()
+                }
+                _ => {
+                    let write = opcode::Writev::new(file, pieces, count);
+                    write.rw_flags(libc::RWF_NOWAIT).build()
+                }
+            };
+            let entry = entry.user_data(number as u64);
             // SAFETY: `pieces` holds `count` iovecs that stay where they are until the next call of
             // this function, and their bytes are mapped for `'b`, which outlasts this call;
             // `finish` returns only after all writes that the kernel took have ended. The kernel
