@@ -190,7 +190,7 @@ fn show(of: Spread, is_latency: bool) -> String {
 fn rate(figures: &Figures) -> String {
     let mut text = match figures.latency {
         Some([median, high]) => format!("{median:.2} / {high:.2} us"),
-        None if figures.gbps > 60.0 => {
+        None if figures.gbps > 60.0 || figures.mpps.median < 1.0 => {
             format!(
                 "{:.2} Mpps, {:.0} Gbit/s",
                 figures.mpps.median, figures.gbps
