@@ -47,7 +47,7 @@ bench: bench-build ## measure side by side with testpmd and OVS-DPDK where insta
 	$(bench) state
 
 bench-quick: bench-build ## four rows of it in a minute
-	$(bench) switch --quick --rounds 5
+	$(bench) switch --quick --rounds 3 --seconds 6
 
 bench-inside: ## every row within one process: no peers, huge pages or root needed; half a minute
 	$(cargo) bench -p ringway-bench --bench inside

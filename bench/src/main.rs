@@ -196,13 +196,14 @@ fn measure(
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<()> {
-    let plan = plan(common, available(&kinds(&common.middles)?));
+    let mut plan = plan(common, available(&kinds(&common.middles)?));
     if plan.kinds.is_empty() {
         bail!("nothing is left to be measured");
     }
     let mut failed = Vec::new();
     for row in chosen {
         row.traffic.check()?;
+        plan.nearest = report.nearest();
         let outcome = match compare(row, &plan, place, stop) {
             Ok(outcome) => outcome,
             Err(error) if stop.load(Ordering::Relaxed) => return Err(error),
@@ -259,6 +260,7 @@ fn plan(common: &Common, kinds: Vec<Kind>) -> Plan {
         window: Duration::from_millis(common.milliseconds),
         waiting: common.waiting,
         apart: common.apart,
+        nearest: f64::INFINITY,
         cpu: common.generator_cpu,
     }
 }

@@ -85,6 +85,11 @@ impl Report {
         serde_json::from_str(&text).with_context(|| format!("{} is not ours", path.display()))
     }
 
+    /// The shortest hand-over between the processors in any row; infinite without rows.
+    pub fn nearest(&self) -> f64 {
+        nearest(&self.outcomes)
+    }
+
     /// Puts an outcome in the place of the same row's.
     pub fn insert(&mut self, outcome: Outcome) {
         match self.outcomes.iter_mut().find(|old| old.row == outcome.row) {
@@ -160,10 +165,16 @@ fn table(text: &mut String, outcomes: &[Outcome]) {
         };
         let rate = |name: &str| figures(name).map_or("–".into(), rate);
         let busy = figures("ringway").map_or(0.0, |found| found.generator_busy);
+        // The first rows of a run know of no better time.
+        let far = if outcome.handover[1] > 2.0 * nearest(outcomes) {
+            ", processors far from each other"
+        } else {
+            ""
+        };
         let [again, adaptive, testpmd, ovs] = MIDDLES;
         let _ = writeln!(
             text,
-            "| {} | {} | {busy:.2} | {} | {} | {} | {} | {} | {} | {} of {} |",
+            "| {} | {} | {busy:.2} | {} | {} | {} | {} | {} | {} | {} of {}{far} |",
             outcome.title,
             rate("ringway"),
             ratio(again),
@@ -179,6 +190,13 @@ fn table(text: &mut String, outcomes: &[Outcome]) {
     if outcomes.iter().any(|outcome| !outcome.huge_pages) {
         text.push_str("\nThere were no huge pages for the guests' memory: figures of small frames are lower than with them.\n");
     }
+}
+
+fn nearest(outcomes: &[Outcome]) -> f64 {
+    let all = outcomes.iter().map(|outcome| outcome.handover[0]);
+    // Rows of old say nothing of it.
+    all.filter(|&found| found > 0.0)
+        .fold(f64::INFINITY, f64::min)
 }
 
 fn show(of: Spread, is_latency: bool) -> String {
