@@ -125,6 +125,26 @@ fn everything_linked_has_a_licence_and_a_source_that_are_allowed() -> Result<()>
 }
 
 #[test]
+fn the_tests_that_keep_promises_exist() -> Result<()> {
+    let document = fs::read_to_string(checkout().join("docs/SECURITY.md"))?;
+    let mut sources = String::new();
+    for folder in ["crates", "tests"] {
+        for (_, text) in rust_files(&checkout().join(folder))? {
+            sources.push_str(&text);
+        }
+    }
+    let promised = promised_tests(&document);
+    assert!(promised.len() > 50, "promises without tests: {promised:?}");
+    none(
+        promised
+            .into_iter()
+            .filter(|name| !sources.contains(&format!("fn {name}(")))
+            .map(|name| format!("docs/SECURITY.md: no test {name}"))
+            .collect(),
+    )
+}
+
+#[test]
 fn documents_point_at_files_that_exist() -> Result<()> {
     let mut documents = Vec::new();
     files(checkout(), "md", &mut documents)?;
@@ -227,6 +247,24 @@ fn stubs(path: &Path, text: &str) -> Vec<String> {
         Some(format!("{}:{}: {stub}", path.display(), number + 1))
     });
     found.collect()
+}
+
+/// Names of tests in the last column of the tables of promises.
+fn promised_tests(document: &str) -> Vec<String> {
+    let column = |line: &str| {
+        line.trim_end_matches('|')
+            .rsplit('|')
+            .next()
+            .map(str::to_owned)
+    };
+    let cells = document.lines().filter(|line| line.starts_with("| "));
+    cells
+        .filter_map(column)
+        .flat_map(|cell| {
+            let quoted = cell.split('`').skip(1).step_by(2);
+            quoted.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Targets of Markdown links that are files of the project.
