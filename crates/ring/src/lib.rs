@@ -13,10 +13,13 @@ mod descriptor;
 mod device;
 mod driver;
 mod error;
+#[cfg(test)]
+mod explore;
 mod gather;
 mod layout;
 mod packed;
 mod segment;
+mod shared;
 mod split;
 
 pub use batch::{Batch, Chain, MAX_BATCH, MAX_SEGMENTS, ReadBatch, WriteBatch};

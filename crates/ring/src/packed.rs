@@ -20,7 +20,7 @@ mod take;
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, LastHit, fence};
+use ringway_mem::{GuestMemory, LastHit};
 
 pub(crate) use self::areas::{Areas, Event, packed_lengths};
 pub(crate) use self::place::{OWNER, Place};
@@ -30,6 +30,7 @@ use crate::device::Kicks;
 use crate::error::RingError;
 use crate::gather::{Table, empty_table};
 use crate::layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout};
+use crate::shared::fence;
 
 /// A packed ring as the device works on it.
 pub struct PackedRing {

@@ -18,7 +18,7 @@ mod take;
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, LastHit, fence};
+use ringway_mem::{GuestMemory, LastHit};
 
 pub(crate) use self::areas::{Areas, NO_EVENT, split_lengths};
 use crate::batch::Chain;
@@ -27,6 +27,7 @@ use crate::device::Kicks;
 use crate::error::RingError;
 use crate::gather::{Table, empty_table};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::shared::fence;
 
 /// Most chains that [`publish_older`](SplitRing::publish_older) keeps back. DPDK's drivers look at the used ring when they transmit,
 /// and if no more than 31 descriptors (`DEFAULT_TX_FREE_THRESH`) are with the device, they free the buffers of the whole ring at

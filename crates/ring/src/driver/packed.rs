@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, fence};
+use ringway_mem::GuestMemory;
 
 use super::chains::Chains;
 use super::slots::room;
@@ -12,6 +12,7 @@ use crate::descriptor::{Descriptor, NEXT, WRITE};
 use crate::error::RingError;
 use crate::layout::{RingBase, RingFeatures, RingLayout};
 use crate::packed::{Areas, Event, OWNER, Place, start};
+use crate::shared::fence;
 
 /// A packed ring as the driver works on it.
 pub struct PackedDriver {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, fence};
+use ringway_mem::GuestMemory;
 
 use super::slots::{Held, Slots, room};
 use super::tables::{Tables, buffers};
@@ -10,6 +10,7 @@ use super::{AddError, DriverFault, DriverOptions, Plan, Used};
 use crate::descriptor::{Descriptor, NEXT, need_event};
 use crate::error::RingError;
 use crate::layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout};
+use crate::shared::fence;
 use crate::split::{Areas, NO_EVENT};
 
 /// A split ring as the driver works on it.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{Area, GuestMemory};
+use ringway_mem::GuestMemory;
 
 use super::{AddError, DriverOptions, Plan};
 use crate::descriptor::{BYTES, Descriptor, INDIRECT, WRITE};
 use crate::error::RingError;
+use crate::shared::{Area, area};
 
 /// Indirect tables in guest memory, one for each descriptor of the ring.
 pub(super) struct Tables {
@@ -27,7 +28,7 @@ impl Tables {
         }
         let user_address = plan.user_address(memory, guest_address)? + plan.tables as u64;
         let len = plan.end - plan.tables;
-        let area = memory.area(user_address, len, 16);
+        let area = area(memory, user_address, len, 16);
         let part = "indirect tables";
         let size = options.size;
         Ok(Some(Self {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{Area, GuestMemory};
+use ringway_mem::GuestMemory;
 
 use super::place::{OWNER, Place};
 use crate::descriptor::{BYTES, Descriptor};
 use crate::error::RingError;
 use crate::layout::RingLayout;
+use crate::shared::{Area, area};
 
 /// Bytes of an event suppression structure.
 const EVENT_BYTES: usize = 4;
@@ -78,7 +79,7 @@ impl Areas {
     pub(crate) fn new(memory: &Arc<GuestMemory>, layout: &RingLayout) -> Result<Self, RingError> {
         let size = layout.size;
         let area = |part, address, len, align| {
-            let area = memory.area(address, len, align);
+            let area = area(memory, address, len, align);
             area.map_err(|source| RingError::Area { part, size, source })
         };
         let [descriptors, driver, device] = packed_lengths(size);

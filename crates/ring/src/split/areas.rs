@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{Area, GuestMemory};
+use ringway_mem::GuestMemory;
 
 use crate::descriptor::BYTES;
 use crate::error::RingError;
 use crate::layout::{MAX_SIZE, RingLayout};
+use crate::shared::{Area, area};
 
 /// Available: ask for no calls. Used: ask for no kicks. Both are bit 0 of the flags.
 pub(crate) const NO_EVENT: u16 = 1;
@@ -44,7 +45,7 @@ impl Areas {
             return Err(RingError::Size { size });
         }
         let area = |part, address, len, align| {
-            let area = memory.area(address, len, align);
+            let area = area(memory, address, len, align);
             area.map_err(|source| RingError::Area { part, size, source })
         };
         let [descriptors, available, used] = split_lengths(size);
