@@ -47,6 +47,8 @@ pub struct SplitRing {
     /// Whether a call was considered since the start; before that, nobody knows what the driver was told.
     signalled: bool,
     kicks: Kicks,
+    /// Where the last batch ends that one used element stands for: no publication may end inside it.
+    batch_end: u16,
     hit: LastHit,
     /// Present when indirect descriptors were negotiated.
     table: Option<Box<Table>>,
@@ -77,6 +79,7 @@ impl SplitRing {
             in_order: features.in_order,
             signalled: false,
             kicks: Kicks::Unknown,
+            batch_end: start,
             hit: LastHit::default(),
             table: features.indirect.then(empty_table),
         })
@@ -91,12 +94,17 @@ impl SplitRing {
     pub(crate) fn complete(&mut self, chains: &[Chain]) {
         let count = self.at_most_taken(chains.len());
         let chains = &chains[..usize::from(count)];
-        if self.in_order && count > 1 && chains.iter().all(|chain| chain.written == 0) {
+        if self.in_order
+            && count > 1
+            && chains.iter().all(|chain| chain.written == 0)
+            && !self.driver_polls()
+        {
             // One element stands for all, at the place of the first (virtio 1.2, 2.7.8.1). Skipped chains count as wholly used, so
-            // this is right only where nothing was written.
+            // this is right only where nothing was written; and all become visible at once, so not where some may be kept back.
             let last = chains[chains.len() - 1];
             self.areas.set_used_element(self.staged, last.id, 0);
             self.staged = self.staged.wrapping_add(count);
+            self.batch_end = self.staged;
             return;
         }
         let mut staged = self.staged;
@@ -116,9 +124,18 @@ impl SplitRing {
     #[inline]
     pub(crate) fn publish_older(&mut self) -> bool {
         let staged = self.staged.wrapping_sub(self.published);
-        let polls = !self.event_idx && self.areas.available_flags() & NO_EVENT != 0;
-        let kept = if polls { KEPT.min(self.size() / 8) } else { 0 };
+        let kept = if self.driver_polls() {
+            let apart = self.staged.wrapping_sub(self.batch_end);
+            KEPT.min(self.size() / 8).min(apart)
+        } else {
+            0
+        };
         self.publish_to(self.published.wrapping_add(staged.saturating_sub(kept)))
+    }
+
+    #[inline]
+    fn driver_polls(&self) -> bool {
+        !self.event_idx && self.areas.available_flags() & NO_EVENT != 0
     }
 
     #[inline]

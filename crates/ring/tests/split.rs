@@ -154,6 +154,38 @@ fn in_order_returns_a_batch_by_its_last_chain_virtio_2_7_8_1() {
 }
 
 #[test]
+fn in_order_no_publication_ends_inside_a_batch_virtio_2_7_8_1() {
+    let features = RingFeatures {
+        in_order: true,
+        ..PLAIN
+    };
+    // The driver begins to poll before a batch is completed, or after.
+    for polls_before in [false, true] {
+        let mut pair = Pair::start(64, features);
+        let memory = pair.memory.clone();
+        let mut served = 0;
+        for _ in 0..4 {
+            pair.offer(24);
+            let mut batch = ReadBatch::new();
+            let taken = pair.device.take_readable(&memory, &mut batch, 24).unwrap();
+            if polls_before {
+                pair.driver.disable_calls();
+            }
+            pair.device.complete(&batch.chains[..taken]);
+            pair.driver.disable_calls();
+            assert!(!pair.device.publish_older());
+            pair.driver.enable_calls();
+            // A driver that sees a part of a batch refuses it.
+            served += pair.pop_all().len();
+        }
+        assert_eq!(served, if polls_before { 4 * 24 - 8 } else { 4 * 24 });
+        pair.device.publish();
+        served += pair.pop_all().len();
+        assert_eq!(served, 4 * 24);
+    }
+}
+
+#[test]
 fn an_index_that_goes_back_is_a_fault_virtio_2_7_6() {
     let mut pair = Pair::start(8, PLAIN);
     pair.offer(4);
