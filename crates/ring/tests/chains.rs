@@ -5,6 +5,8 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod common;
+#[path = "chains/tables.rs"]
+mod tables;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -104,6 +104,51 @@ fn every_address_and_length_around_adjacent_regions() {
     }
 }
 
+/// Up to three regions of up to three bytes, side by side or apart.
+fn small_layouts() -> Vec<Vec<(usize, usize)>> {
+    let spans = (0..2).flat_map(|gap| (1..4).map(move |size| (gap, size)));
+    let spans: Vec<(usize, usize)> = spans.collect();
+    let mut layouts = vec![Vec::new()];
+    let mut last = layouts.clone();
+    for _ in 0..3 {
+        let longer = last.iter().flat_map(|layout| {
+            let more = spans
+                .iter()
+                .map(|&span| [layout.as_slice(), &[span]].concat());
+            more.collect::<Vec<_>>()
+        });
+        last = longer.collect();
+        layouts.extend_from_slice(&last);
+    }
+    layouts
+}
+
+#[test]
+fn every_address_and_length_in_every_small_layout() {
+    let layouts = small_layouts();
+    assert_eq!(layouts.len(), 1 + 6 + 36 + 216);
+    for origin in [0, 0xfff, u64::MAX - 32] {
+        for layout in &layouts {
+            let model = Model::new(origin, layout);
+            let end = model.owners.len() as u64 + 2;
+            for offset in 0..=end + 2 {
+                let address = origin.wrapping_add(offset).wrapping_sub(2);
+                for len in 0..=u32::try_from(end).unwrap() {
+                    for hit in 0..=layout.len() {
+                        model.check(&mut LastHit(hit), address, len);
+                    }
+                }
+                // No sum of an address and a length may wrap into a region.
+                for len in [u32::MAX - 1, u32::MAX] {
+                    assert!(model.memory.read(&mut LastHit(0), address, len).is_none());
+                }
+                let user = |len| model.memory.user_to_guest(address, len);
+                assert_eq!([user(u64::MAX - offset), user(u64::MAX)], [None; 2]);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_ends_of_the_address_space_do_not_wrap() {
     let top = u64::MAX - 100;
