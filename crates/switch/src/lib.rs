@@ -13,11 +13,13 @@ mod clock;
 mod control;
 mod deliver;
 pub mod dump;
+mod exchange;
 mod fallback;
 pub mod offload;
 mod policy;
 mod signals;
 mod snapshot;
+mod sync;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,20 @@
 //! What workers read: an immutable snapshot behind a generation number, and how it is exchanged.
 //!
 //! The control thread publishes a new snapshot and waits until every worker has taken it up and
-//! let go of the old one. After that nothing the old one alone referred to is in use: a ring can be
-//! read out, memory unmapped, a descriptor closed.
+//! let go of the old one ([`Exchange`]). After that nothing the old one alone referred to is in use:
+//! a ring can be read out, memory unmapped, a descriptor closed.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringway_port::{Fault, Port, Wakeup};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::assign::Work;
+use crate::exchange::Exchange;
 use crate::policy::Policy;
 use crate::table::Table;
 use crate::totals::Totals;
@@ -94,10 +95,7 @@ pub(crate) struct Shared {
     pub(crate) table: Table,
     pub(crate) start: Instant,
     pub(crate) totals: Box<[Totals]>,
-    current: Mutex<Arc<Snapshot>>,
-    generation: AtomicU64,
-    adopted: Mutex<Vec<u64>>,
-    adopted_changed: Condvar,
+    pub(crate) snapshots: Exchange<Snapshot>,
     /// Wakes worker `i`.
     bells: Vec<OwnedFd>,
     pub(crate) stopping: AtomicBool,
@@ -128,14 +126,10 @@ impl Shared {
             table,
             start: Instant::now(),
             totals: (0..workers).map(|_| Totals::default()).collect(),
-            current: Mutex::new(Arc::new(Snapshot::new(
-                Vec::new(),
-                &[],
-                vec![Vec::new(); workers],
-            ))),
-            generation: AtomicU64::new(1),
-            adopted: Mutex::new(vec![0; workers]),
-            adopted_changed: Condvar::new(),
+            snapshots: Exchange::new(
+                Snapshot::new(Vec::new(), &[], vec![Vec::new(); workers]),
+                workers,
+            ),
             bells: (0..workers).map(|_| bell()).collect::<Result<_, _>>()?,
             stopping: AtomicBool::new(false),
             lost: OnceLock::new(),
@@ -151,41 +145,15 @@ impl Shared {
     /// come round in time; the old snapshot's parts stay alive as long as it holds them.
     #[must_use]
     pub(crate) fn publish(&self, snapshot: Snapshot) -> bool {
-        let old = std::mem::replace(&mut *lock(&self.current), Arc::new(snapshot));
-        let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
+        let (_old, generation) = self.snapshots.show(snapshot);
         self.wake_all();
-        let adopted = lock(&self.adopted);
-        let (_adopted, timeout) = self
-            .adopted_changed
-            .wait_timeout_while(adopted, PATIENCE, |adopted| {
-                adopted.iter().any(|&seen| seen < generation)
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(old);
-        !timeout.timed_out()
-    }
-
-    /// The generation a worker compares with its own; one load of a line nobody writes meanwhile.
-    #[inline]
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// The snapshot of at least generation `generation()`.
-    pub(crate) fn current(&self) -> Arc<Snapshot> {
-        lock(&self.current).clone()
-    }
-
-    /// Worker `worker` works with `generation` and holds nothing older.
-    pub(crate) fn adopt(&self, worker: usize, generation: u64) {
-        lock(&self.adopted)[worker] = generation;
-        self.adopted_changed.notify_all();
+        self.snapshots.wait(generation, PATIENCE)
     }
 
     /// Worker `worker` has ended and holds nothing: nobody waits for it any more. If the switch was
     /// to go on, the control thread hears of it.
     pub(crate) fn leave(&self, worker: usize) {
-        self.adopt(worker, u64::MAX);
+        self.snapshots.leave(worker);
         if !self.stopping.load(Ordering::Acquire) {
             let _ = self.lost.set(worker);
             ring(&self.report_bell);
@@ -199,7 +167,7 @@ impl Shared {
 
     /// Has every worker look around; with `stopping` set they end.
     pub(crate) fn end(&self) {
-        self.generation.fetch_add(1, Ordering::Release);
+        self.snapshots.advance();
         self.wake_all();
     }
 

@@ -123,16 +123,16 @@ impl Worker {
     pub(crate) fn run(mut self) {
         // The first local is the last one to go: no snapshot is held then, also after a panic.
         let _presence = Presence(self.number, self.shared.clone());
-        let mut snapshot = None;
-        while !self.shared.stopping.load(Ordering::Relaxed) {
-            let generation = self.shared.generation();
-            let current = self.shared.current();
-            self.take_up(snapshot.as_deref(), &current);
-            snapshot = Some(current.clone());
-            self.shared.adopt(self.number, generation);
-            while self.shared.generation() == generation {
-                self.round(&current);
+        let shared = self.shared.clone();
+        let mut old = None;
+        while !shared.stopping.load(Ordering::Relaxed) {
+            let (generation, snapshot) = shared
+                .snapshots
+                .newest(self.number, old, |old, new| self.take_up(old, new));
+            while shared.snapshots.generation() == generation {
+                self.round(&snapshot);
             }
+            old = Some(snapshot);
         }
     }
 
