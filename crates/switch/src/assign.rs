@@ -12,7 +12,9 @@
 //! move for the sake of load. What left a worker without rest is not taken back: there is no room.
 //!
 //! One that moves is served by nobody in between: its old worker may still be delivering a burst of
-//! it when the new one would take the next, and frames would pass each other.
+//! it when the new one would take the next, and frames would pass each other. Should its old worker
+//! not come round in time, nobody serves it until that one has: whatever is shown meanwhile goes
+//! without it.
 
 mod picture;
 
@@ -34,6 +36,9 @@ const STAY: u32 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
     workers: HashMap<u64, usize>,
+    /// The workers that may be at a queue, as far as anybody knows: in what was shown last, or in
+    /// what one that did not come round still works with.
+    shown: HashMap<u64, Vec<usize>>,
     /// What queues cost at the last look, those that cost anything.
     loads: HashMap<u64, u32>,
     /// A move that the last look called for.
@@ -50,10 +55,10 @@ pub(crate) struct Assignment {
 pub(crate) type Work = Vec<Vec<QueueRef>>;
 
 /// The way to a new assignment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// To be in force everywhere before `work` is: the same without queues that change their worker.
-    /// `None` = no queue does.
+    /// To be in force everywhere before `work` is: the same without queues that another worker may be
+    /// at. `None` = there are none.
     pub(crate) first: Option<Work>,
     /// Every queue at its worker.
     pub(crate) work: Work,
@@ -116,8 +121,50 @@ impl Assignment {
             held.iter().map(kept).collect()
         };
         Plan {
-            first: (!moved.is_empty()).then(|| work(&|id| moved.iter().all(|&(m, _)| m != id))),
+            first: self.is_held_back().then(|| work(&|id| self.is_free(id))),
             work: work(&|_| true),
+        }
+    }
+
+    /// Carries the last plan out. `show` shows work to the workers, and tells whether all of them came
+    /// round to it; if not, the plan ends there.
+    pub(crate) fn carry_out(&mut self, plan: Plan, mut show: impl FnMut(Work) -> bool) {
+        if let Some(first) = plan.first {
+            let free = self.workers.iter().map(|(&id, &worker)| (id, worker));
+            let free = free.filter(|&(id, _)| self.is_free(id)).collect();
+            let adopted = show(first);
+            self.remember_shown(free, adopted);
+            if !adopted {
+                return;
+            }
+        }
+        let all = self.workers.iter().map(|(&id, &worker)| (id, worker));
+        let all = all.collect();
+        let adopted = show(plan.work);
+        self.remember_shown(all, adopted);
+    }
+
+    /// Some queue waits for a worker that has not come round yet. The next plan serves it, if that one
+    /// has by then.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.workers.keys().any(|&id| !self.is_free(id))
+    }
+
+    /// Nobody but its worker is at a queue.
+    fn is_free(&self, queue: u64) -> bool {
+        let (at, worker) = (self.shown.get(&queue), self.workers.get(&queue));
+        at.is_none_or(|at| at.iter().all(|at| Some(at) == worker))
+    }
+
+    fn remember_shown(&mut self, work: Vec<(u64, usize)>, adopted: bool) {
+        if adopted {
+            self.shown.clear();
+        }
+        for (queue, worker) in work {
+            let at = self.shown.entry(queue).or_default();
+            if !at.contains(&worker) {
+                at.push(worker);
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! A value behind a generation number that workers read without a lock, and how it is exchanged.
 //!
 //! The control thread shows a new value and waits until every worker has taken it up and let go of
-//! the old one. A worker that does not come round in time keeps what it has.
+//! the old one. A worker that does not come round keeps what it has: nothing the old value alone
+//! refers to may be reused before [`Exchange::is_everywhere`].
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -52,6 +53,12 @@ impl<T> Exchange<T> {
             adopted = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Every worker works with what was shown last.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        let generation = self.generation();
+        lock(&self.adopted).iter().all(|&seen| seen >= generation)
     }
 
     /// The generation a worker compares with its own; one load of a line nobody writes meanwhile.

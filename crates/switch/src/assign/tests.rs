@@ -20,6 +20,13 @@ impl Random {
     }
 }
 
+/// A plan that is carried out with workers that come round at once.
+fn carried_out(assignment: &mut Assignment, ids: &[u16], count: usize) -> Plan {
+    let plan = assignment.plan(&queues(ids), count);
+    assignment.carry_out(plan.clone(), |_| true);
+    plan
+}
+
 /// Workers, their queues and what these cost.
 struct Scene {
     assignment: Assignment,
@@ -31,7 +38,7 @@ struct Scene {
 impl Scene {
     fn new(ids: &[u16], count: usize) -> Self {
         let mut assignment = Assignment::default();
-        assignment.plan(&queues(ids), count);
+        carried_out(&mut assignment, ids, count);
         let ids = ids.to_vec();
         Self {
             assignment,
@@ -47,7 +54,7 @@ impl Scene {
         let due = self.assignment.look(loads.collect(), self.count);
         due.then(|| {
             self.moves += 1;
-            self.assignment.plan(&queues(&self.ids), self.count)
+            carried_out(&mut self.assignment, &self.ids, self.count)
         })
     }
 
@@ -63,12 +70,12 @@ impl Scene {
 #[test]
 fn new_queues_go_to_the_worker_with_the_fewest_and_stay() {
     let mut assignment = Assignment::default();
-    let plan = assignment.plan(&queues(&[1, 2, 3]), 2);
+    let plan = carried_out(&mut assignment, &[1, 2, 3], 2);
     assert_eq!(
         (slots(&plan.work), plan.first),
         (vec![vec![1, 3], vec![2]], None)
     );
-    let plan = assignment.plan(&queues(&[4, 3, 2, 1]), 2);
+    let plan = carried_out(&mut assignment, &[4, 3, 2, 1], 2);
     assert_eq!(
         (slots(&plan.work), plan.first),
         (vec![vec![3, 1], vec![2, 4]], None)
@@ -78,14 +85,14 @@ fn new_queues_go_to_the_worker_with_the_fewest_and_stay() {
 #[test]
 fn a_queue_that_moves_is_nobodys_first() {
     let mut assignment = Assignment::default();
-    assignment.plan(&queues(&[1, 2, 3, 4, 5, 6]), 2);
-    let plan = assignment.plan(&queues(&[1, 3, 5]), 2);
+    carried_out(&mut assignment, &[1, 2, 3, 4, 5, 6], 2);
+    let plan = carried_out(&mut assignment, &[1, 3, 5], 2);
     assert_eq!(slots(&plan.work), [vec![1, 3], vec![5]]);
     assert_eq!(
         plan.first.as_ref().map(slots),
         Some(vec![vec![1, 3], vec![]])
     );
-    let plan = assignment.plan(&queues(&[1, 3, 5]), 2);
+    let plan = carried_out(&mut assignment, &[1, 3, 5], 2);
     assert_eq!(plan.first, None);
     assert_eq!(
         (assignment.counts(0), assignment.counts(1)),
@@ -94,12 +101,47 @@ fn a_queue_that_moves_is_nobodys_first() {
 }
 
 #[test]
+fn a_queue_stays_nobodys_until_its_old_worker_has_come_round() {
+    let mut assignment = Assignment::default();
+    carried_out(&mut assignment, &[1, 2, 3, 4, 5, 6], 2);
+    let mut show = |ids: &[u16], adopts: bool| {
+        let mut shown = Vec::new();
+        let plan = assignment.plan(&queues(ids), 2);
+        assignment.carry_out(plan, |work| {
+            shown.push(slots(&work));
+            adopts
+        });
+        (shown, assignment.is_held_back())
+    };
+    // 5 moves. What is shown goes without it for as long as the first worker may still be at it.
+    let without = vec![vec![1, 3], vec![]];
+    assert_eq!(show(&[1, 3, 5], false), (vec![without.clone()], true));
+    assert_eq!(show(&[1, 3, 5], false), (vec![without.clone()], true));
+    assert_eq!(
+        show(&[1, 3, 5], true),
+        (vec![without, vec![vec![1, 3], vec![5]]], false)
+    );
+    assert_eq!(show(&[1, 3, 5], true).0.len(), 1);
+}
+
+#[test]
+fn a_queue_that_comes_back_to_another_worker_waits_as_well() {
+    let mut assignment = Assignment::default();
+    carried_out(&mut assignment, &[1, 2, 3, 4], 2);
+    let plan = assignment.plan(&queues(&[1, 2]), 2);
+    assignment.carry_out(plan, |_| false);
+    let plan = assignment.plan(&queues(&[1, 2, 4]), 2);
+    assert_eq!(slots(&plan.work), [[1, 4].as_slice(), &[2]]);
+    assert_eq!(plan.first.as_ref().map(slots), Some(vec![vec![1], vec![2]]));
+}
+
+#[test]
 fn whatever_comes_and_goes_every_queue_has_one_worker_and_none_has_two_more_than_another() {
     let mut assignment = Assignment::default();
     let mut random = Random(1);
     for _ in 0..500 {
         let ids: Vec<u16> = (0..40).filter(|_| random.below(2) == 1).collect();
-        let plan = assignment.plan(&queues(&ids), 3);
+        let plan = carried_out(&mut assignment, &ids, 3);
         let mut served: Vec<u16> = slots(&plan.work).concat();
         served.sort_unstable();
         assert_eq!(served, ids);
@@ -163,16 +205,16 @@ fn numbers_never_make_a_loaded_worker_busier() {
     let loads = [(1, 800), (2, 150), (4, 150), (6, 150), (8, 150)];
     scene.look(&loads);
     scene.ids = vec![1, 2, 4, 6, 8];
-    let plan = scene.assignment.plan(&queues(&scene.ids), 2);
+    let plan = carried_out(&mut scene.assignment, &scene.ids, 2);
     assert_eq!(slots(&plan.work), [vec![1], vec![2, 4, 6, 8]]);
     // A new queue goes to the worker that has fewer.
     scene.ids.push(9);
-    let plan = scene.assignment.plan(&queues(&scene.ids), 2);
+    let plan = carried_out(&mut scene.assignment, &scene.ids, 2);
     assert_eq!(slots(&plan.work), [vec![1, 9], vec![2, 4, 6, 8]]);
     // Idle ones go where they should.
     let plan = scene.look(&[(1, 800)]);
     assert_eq!(plan, None);
-    let plan = scene.assignment.plan(&queues(&scene.ids), 2);
+    let plan = carried_out(&mut scene.assignment, &scene.ids, 2);
     assert_eq!(slots(&plan.work), [vec![1, 9, 8], vec![2, 4, 6]]);
 }
 

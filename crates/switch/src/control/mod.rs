@@ -34,6 +34,9 @@ use statistics::CpuClock;
 /// Seconds between two sweeps of the learning table.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// Between two looks whether a worker has come round that did not in time.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// Who may become readable. Tokens above are ports (by number) and control connections.
 const SIGNALS: u64 = 0;
 const REPORTS: u64 = 1;
@@ -136,10 +139,17 @@ impl Control {
             }
             let sessions = self.watch_sessions(now);
             let look = self.look(now);
-            let wake = [Some(self.next_sweep), next_statistics, sessions, look]
-                .into_iter()
-                .flatten()
-                .min();
+            let held_back = self.serve_held_back(now);
+            let wake = [
+                Some(self.next_sweep),
+                next_statistics,
+                sessions,
+                look,
+                held_back,
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             let wait = wake.map_or(SWEEP, |wake| wake.saturating_duration_since(Instant::now()));
             for token in self.wait(wait)? {
                 match token {
@@ -282,7 +292,7 @@ impl Control {
         let plan = self
             .assignment
             .plan(&receive_queues(&entries), self.workers);
-        let publish = |work| {
+        self.assignment.carry_out(plan, |work| {
             let snapshot = Snapshot::new(entries.clone(), &captures, work);
             let adopted = self.shared.publish(snapshot);
             if !adopted {
@@ -291,10 +301,16 @@ impl Control {
                 );
             }
             adopted
-        };
-        if plan.first.is_none_or(publish) {
-            publish(plan.work);
+        });
+    }
+
+    /// Has queues served that had to wait for a worker to come round, once it has; says when to look
+    /// again.
+    fn serve_held_back(&mut self, now: Instant) -> Option<Instant> {
+        if self.assignment.is_held_back() && self.shared.snapshots.is_everywhere() {
+            self.publish();
         }
+        self.assignment.is_held_back().then_some(now + RETRY)
     }
 
     /// A tap may give us frames with whatever at least one other port takes: for the rest software
