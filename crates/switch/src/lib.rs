@@ -14,6 +14,8 @@ mod control;
 mod deliver;
 pub mod dump;
 mod exchange;
+#[cfg(test)]
+mod explore;
 mod fallback;
 pub mod offload;
 mod policy;
