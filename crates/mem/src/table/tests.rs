@@ -71,7 +71,8 @@ impl Model {
         for slice in [read, piece.map(WriteSlice::as_read)].into_iter().flatten() {
             let mut out = vec![0; slice.len()];
             assert_eq!(slice.copy_to(&mut out), slice.len());
-            assert!((address..).zip(&out).all(|(at, &byte)| byte == pattern(at)));
+            let at = |i: u64| address.wrapping_add(i);
+            assert!((0..).zip(&out).all(|(i, &byte)| byte == pattern(at(i))));
         }
     }
 }
