@@ -71,7 +71,7 @@ struct Run {
 
 impl Run {
     fn step(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 12 {
+        match script.byte() % 13 {
             0 | 1 => self.take(script.byte()),
             2 => self.untake(script.byte()),
             3 | 4 => self.complete(script.byte()),
@@ -84,6 +84,7 @@ impl Run {
             7 => self.restart(),
             8 => self.kicks(script.byte()),
             9 | 10 => self.offer(script),
+            11 => self.publish_older(),
             _ => {
                 let (address, bytes) = script.poke(self.twin.rules.size);
                 self.poke(address, &bytes);
@@ -144,6 +145,12 @@ impl Run {
         // What the driver wants is in the memory, so the twin has to be asked first.
         let calls = self.twin.publish();
         assert_eq!(self.device.publish(), calls);
+        self.compare_memory();
+    }
+
+    fn publish_older(&mut self) {
+        let calls = self.twin.publish_older();
+        assert_eq!(self.device.publish_older(), calls);
         self.compare_memory();
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Twin {
     /// Used descriptors to be written, with their places (packed).
     used: VecDeque<(u16, u16, u32)>,
     signalled: bool,
+    /// Where the last batch ends that one element stands for (split).
+    batch_end: u16,
     /// Where the driver goes on.
     offered: u16,
 }
@@ -36,6 +38,7 @@ impl Twin {
             known: start,
             used: VecDeque::new(),
             signalled: false,
+            batch_end: start,
             offered: start,
         }
     }
@@ -148,7 +151,8 @@ impl Twin {
 
     pub(crate) fn complete(&mut self, chains: &[Chain]) {
         let unwritten = chains.iter().all(|chain| chain.written == 0);
-        let one_for_all = self.features.in_order && unwritten && chains.len() > 1;
+        let in_order = self.features.in_order && !self.may_keep();
+        let one_for_all = in_order && unwritten && chains.len() > 1;
         let before = self.staged;
         for chain in chains {
             if !one_for_all {
@@ -158,7 +162,13 @@ impl Twin {
         }
         if let Some(last) = chains.last().filter(|_| one_for_all) {
             self.stage(before, last.id, 0);
+            self.batch_end = self.staged;
         }
+    }
+
+    /// A split ring keeps chains back from a driver that polls.
+    fn may_keep(&self) -> bool {
+        !self.rules.packed && !self.features.event_idx && self.image.u16(AVAILABLE) & 1 != 0
     }
 
     fn stage(&mut self, place: u16, id: u16, written: u32) {
@@ -172,7 +182,23 @@ impl Twin {
     }
 
     pub(crate) fn publish(&mut self) -> bool {
-        let count = self.distance(self.published, self.staged);
+        self.publish_to(self.staged)
+    }
+
+    /// The newest chains are kept back: an eighth of the ring, at most 32, and no part of a batch.
+    pub(crate) fn publish_older(&mut self) -> bool {
+        let staged = self.distance(self.published, self.staged);
+        let apart = self.distance(self.batch_end, self.staged);
+        let kept = if self.may_keep() {
+            (self.rules.size / 8).min(32).min(apart)
+        } else {
+            0
+        };
+        self.publish_to(self.forward(self.published, staged.saturating_sub(kept)))
+    }
+
+    fn publish_to(&mut self, end: u16) -> bool {
+        let count = self.distance(self.published, end);
         if count == 0 {
             return false;
         }
@@ -185,9 +211,9 @@ impl Twin {
             self.image.write(at + 14, &flags.to_le_bytes());
         }
         if !self.rules.packed {
-            self.image.write(USED_RING + 2, &self.staged.to_le_bytes());
+            self.image.write(USED_RING + 2, &end.to_le_bytes());
         }
-        let old = std::mem::replace(&mut self.published, self.staged);
+        let old = std::mem::replace(&mut self.published, end);
         if self.features.event_idx && !std::mem::replace(&mut self.signalled, true) {
             return true;
         }
@@ -230,6 +256,7 @@ impl Twin {
         }
         self.discard();
         self.known = self.published;
+        self.batch_end = self.published;
         self.signalled = false;
     }
 
