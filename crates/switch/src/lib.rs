@@ -17,6 +17,7 @@ mod exchange;
 #[cfg(test)]
 mod explore;
 mod fallback;
+pub mod fuzz;
 pub mod offload;
 mod policy;
 mod signals;
