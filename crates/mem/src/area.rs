@@ -46,6 +46,11 @@ impl Area {
         &self.memory
     }
 
+    /// Where the guest has the first byte; `None` only for an area of no bytes.
+    pub fn guest_address(&self) -> Option<u64> {
+        self.memory.guest_address_of(self.start)
+    }
+
     /// Reads a word.
     #[inline(always)]
     pub fn load_u16(&self, offset: usize) -> u16 {

@@ -1,4 +1,4 @@
-//! Guest memory: regions, address table, volatile copies, SIGBUS guard.
+//! Guest memory: regions, address table, volatile copies, dirty log, SIGBUS guard.
 //!
 //! A guest's memory is a [`GuestMemory`]: an immutable table of mapped regions, made from the files that a vhost-user front-end sends
 //! ([`GuestMemory::map`]) or of our own ([`GuestMemory::heap`]). Guest physical addresses become bounded slices ([`ReadSlice`],
@@ -18,6 +18,7 @@ mod area;
 mod copy;
 mod error;
 pub mod io;
+mod log;
 mod region;
 pub mod sigbus;
 mod slice;
@@ -25,6 +26,7 @@ mod table;
 
 pub use area::{Area, fence};
 pub use error::MemoryError;
+pub use log::DirtyLog;
 pub use region::{RegionInfo, RegionRequest};
 pub use slice::{ReadSlice, WriteSlice};
 pub use table::{GuestMemory, LastHit, MAX_REGIONS};

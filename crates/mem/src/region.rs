@@ -40,7 +40,7 @@ pub(crate) struct Region {
     pub(crate) info: RegionInfo,
     /// First byte of the region; `info.size` bytes from here are inside the mapping.
     pub(crate) start: *mut u8,
-    pub(crate) mapping: Mapping,
+    mapping: Mapping,
 }
 
 // SAFETY: the pointers name mapped memory that lives until the drop; all access to it is made for concurrent parties.
@@ -110,6 +110,12 @@ impl Region {
             mapping,
         })
     }
+
+    /// Whether its file shrank under it.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        let slot = self.mapping.slot.as_ref();
+        slot.is_some_and(Slot::is_poisoned)
+    }
 }
 
 /// `FUSE_SUPER_MAGIC` of linux/magic.h.
@@ -153,7 +159,7 @@ pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
     /// Present for files, which can shrink.
-    pub(crate) slot: Option<Slot>,
+    slot: Option<Slot>,
 }
 
 impl Mapping {

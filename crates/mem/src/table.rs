@@ -188,6 +188,18 @@ impl GuestMemory {
         Some(region.info.guest_address + offset)
     }
 
+    /// The guest address at which a slice of this memory begins; `None` for what lies elsewhere, as private bytes do.
+    pub fn guest_address(&self, slice: WriteSlice<'_>) -> Option<u64> {
+        self.guest_address_of(slice.address())
+    }
+
+    pub(crate) fn guest_address_of(&self, host: *const u8) -> Option<u64> {
+        self.table.iter().find_map(|entry| {
+            let offset = host.addr().wrapping_sub(entry.start.addr()) as u64;
+            (offset < entry.size).then(|| entry.guest_address + offset)
+        })
+    }
+
     /// True when a file shrank under a region of this memory: what was read from it may be zeroes, nothing must be published. Sees
     /// every fault that this thread took before. One load as long as nothing in the process is poisoned.
     #[inline]
@@ -198,10 +210,7 @@ impl GuestMemory {
     #[cold]
     #[inline(never)]
     fn has_poisoned_region(&self) -> bool {
-        self.regions
-            .iter()
-            .filter_map(|region| region.mapping.slot.as_ref())
-            .any(|slot| slot.is_poisoned())
+        self.regions.iter().any(|region| region.is_poisoned())
     }
 
     /// The regions, by rising guest address.
@@ -289,7 +298,7 @@ impl fmt::Debug for GuestMemory {
 /// A size or an offset inside a mapping: addresses have 64 bits on every host that this runs on.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation)]
-const fn host_size(size: u64) -> usize {
+pub(crate) const fn host_size(size: u64) -> usize {
     const { assert!(size_of::<usize>() == size_of::<u64>()) };
     size as usize
 }
