@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ringway_mem::GuestMemory;
+use ringway_mem::{DirtyLog, GuestMemory};
 
 use crate::batch::{Chain, ReadBatch, WriteBatch};
 use crate::error::{RingError, RingFault};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::log::RingLog;
 use crate::packed::PackedRing;
 use crate::split::SplitRing;
 
@@ -14,7 +15,7 @@ use crate::split::SplitRing;
 ///
 /// ```
 /// # use std::sync::Arc;
-/// # use ringway_mem::GuestMemory;
+/// # use ringway_mem::{DirtyLog, GuestMemory};
 /// # use ringway_ring::{DeviceRing, DriverOptions, DriverRing, ReadBatch, RingFeatures};
 /// # let memory = Arc::new(GuestMemory::heap(&[(0, 1 << 20)]));
 /// # let options = DriverOptions { size: 256, ..DriverOptions::default() };
@@ -163,6 +164,23 @@ impl DeviceRing {
         match self {
             Self::Split(ring) => ring.has_available(),
             Self::Packed(ring) => ring.has_available(),
+        }
+    }
+
+    /// Marks what is written from now on in this log, or in none.
+    pub fn set_log(&mut self, log: Option<RingLog>) {
+        match self {
+            Self::Split(ring) => ring.set_log(log),
+            Self::Packed(ring) => ring.set_log(log),
+        }
+    }
+
+    /// The log in which who writes buffers has to mark them, before they are published.
+    #[inline]
+    pub fn log(&self) -> Option<&DirtyLog> {
+        match self {
+            Self::Split(ring) => ring.log(),
+            Self::Packed(ring) => ring.log(),
         }
     }
 

@@ -17,6 +17,7 @@ mod error;
 mod explore;
 mod gather;
 mod layout;
+mod log;
 mod packed;
 mod segment;
 mod shared;
@@ -29,5 +30,6 @@ pub use driver::{
 };
 pub use error::{RingError, RingFault};
 pub use layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout, Wraps};
+pub use log::RingLog;
 pub use packed::PackedRing;
 pub use split::SplitRing;

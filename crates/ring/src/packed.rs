@@ -15,14 +15,16 @@
 //! any other, so that the whole becomes visible at once.
 
 mod areas;
+mod log;
 mod place;
 mod take;
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, LastHit};
+use ringway_mem::{DirtyLog, GuestMemory, LastHit};
 
 pub(crate) use self::areas::{Areas, Event, packed_lengths};
+use self::log::PackedLog;
 pub(crate) use self::place::{OWNER, Place};
 use crate::batch::{Chain, MAX_BATCH};
 use crate::descriptor::{Descriptor, WRITE};
@@ -30,6 +32,7 @@ use crate::device::Kicks;
 use crate::error::RingError;
 use crate::gather::{Table, empty_table};
 use crate::layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout};
+use crate::log::RingLog;
 use crate::shared::fence;
 
 /// A packed ring as the device works on it.
@@ -50,6 +53,7 @@ pub struct PackedRing {
     hit: LastHit,
     /// Present when indirect descriptors were negotiated.
     table: Option<Box<Table>>,
+    log: Option<Box<PackedLog>>,
 }
 
 /// A used descriptor to be written.
@@ -98,7 +102,17 @@ impl PackedRing {
             kicks: Kicks::Unknown,
             hit: LastHit::default(),
             table: features.indirect.then(empty_table),
+            log: None,
         })
+    }
+
+    pub(crate) fn set_log(&mut self, log: Option<RingLog>) {
+        self.log = log.map(|log| Box::new(PackedLog::new(log, &self.areas)));
+    }
+
+    #[inline]
+    pub(crate) fn log(&self) -> Option<&DirtyLog> {
+        self.log.as_ref().map(|log| &*log.log.log)
     }
 
     #[inline]
@@ -145,7 +159,10 @@ impl PackedRing {
             self.write_apart(second, others);
         }
         let word = first.second_word(old);
-        self.areas.publish_second_word(old.index, word);
+        match &self.log {
+            None => self.areas.publish_second_word(old.index, word),
+            Some(log) => self.show_logged(log, count, word),
+        }
         self.published = old.forward(count, size);
         self.staged.clear();
         self.staged_slots = 0;
@@ -199,6 +216,9 @@ impl PackedRing {
             return;
         }
         self.areas.set_device_event(Event::Disable);
+        if let Some(log) = &self.log {
+            log.mark_event();
+        }
         self.kicks = Kicks::Unwanted;
     }
 
@@ -207,6 +227,9 @@ impl PackedRing {
             self.areas.set_device_event(Event::Descriptor(self.next));
         } else if self.kicks != Kicks::Wanted {
             self.areas.set_device_event(Event::Enable);
+        }
+        if let Some(log) = &self.log {
+            log.mark_event();
         }
         self.kicks = Kicks::Wanted;
         fence();

@@ -14,11 +14,12 @@
 //! `published`: that is checked when it is loaded, and bounds all the rest. The used index is ours alone and never read back.
 
 mod areas;
+mod log;
 mod take;
 
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, LastHit};
+use ringway_mem::{DirtyLog, GuestMemory, LastHit};
 
 pub(crate) use self::areas::{Areas, NO_EVENT, split_lengths};
 use crate::batch::Chain;
@@ -27,6 +28,7 @@ use crate::device::Kicks;
 use crate::error::RingError;
 use crate::gather::{Table, empty_table};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
+use crate::log::RingLog;
 use crate::shared::fence;
 
 /// Most chains that [`publish_older`](SplitRing::publish_older) keeps back. DPDK's drivers look at the used ring when they transmit,
@@ -52,6 +54,7 @@ pub struct SplitRing {
     hit: LastHit,
     /// Present when indirect descriptors were negotiated.
     table: Option<Box<Table>>,
+    log: Option<Box<RingLog>>,
 }
 
 impl SplitRing {
@@ -82,7 +85,17 @@ impl SplitRing {
             batch_end: start,
             hit: LastHit::default(),
             table: features.indirect.then(empty_table),
+            log: None,
         })
+    }
+
+    pub(crate) fn set_log(&mut self, log: Option<RingLog>) {
+        self.log = log.map(Box::new);
+    }
+
+    #[inline]
+    pub(crate) fn log(&self) -> Option<&DirtyLog> {
+        self.log.as_ref().map(|log| &*log.log)
     }
 
     #[inline]
@@ -144,7 +157,10 @@ impl SplitRing {
         if old == new {
             return false;
         }
-        self.areas.set_used_index(new);
+        match &self.log {
+            None => self.areas.set_used_index(new),
+            Some(log) => self.show_logged(log, old, new),
+        }
         self.published = new;
         // The driver stores what it wants and then looks at the index; we do the reverse (virtio 1.2, 2.7.7.2).
         fence();
@@ -171,6 +187,9 @@ impl SplitRing {
         // With event indices, the one last written falls behind and does no harm (virtio 1.2, 2.7.10.1 keeps the flags 0).
         if !self.event_idx {
             self.areas.set_used_flags(NO_EVENT);
+            if let Some(log) = &self.log {
+                self.mark_suppression(log);
+            }
         }
         self.kicks = Kicks::Unwanted;
     }
@@ -181,6 +200,9 @@ impl SplitRing {
         }
         if self.kicks != Kicks::Wanted && !self.event_idx || self.kicks == Kicks::Unknown {
             self.areas.set_used_flags(0);
+        }
+        if let Some(log) = &self.log {
+            self.mark_suppression(log);
         }
         self.kicks = Kicks::Wanted;
         fence();

@@ -11,7 +11,7 @@ use crate::layout::RingLayout;
 use crate::shared::{Area, area};
 
 /// Bytes of an event suppression structure.
-const EVENT_BYTES: usize = 4;
+pub(super) const EVENT_BYTES: usize = 4;
 /// Where length, id and flags of a descriptor are.
 const SECOND: usize = 8;
 
@@ -99,6 +99,11 @@ impl Areas {
     #[inline(always)]
     pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
         self.descriptors.memory()
+    }
+
+    /// Guest addresses of what the device writes: descriptor ring, device event suppression.
+    pub(super) fn written(&self) -> [Option<u64>; 2] {
+        [&self.descriptors, &self.device_event].map(Area::guest_address)
     }
 
     /// A descriptor, its flags first: if they say that it is there, so is the rest, and all that was written before.

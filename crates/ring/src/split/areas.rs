@@ -13,12 +13,12 @@ use crate::shared::{Area, area};
 pub(crate) const NO_EVENT: u16 = 1;
 
 const FLAGS: usize = 0;
-const INDEX: usize = 2;
-const RING: usize = 4;
+pub(super) const INDEX: usize = 2;
+pub(super) const RING: usize = 4;
 /// Bytes of flags, index and event index.
 const FRAME: usize = 6;
 const AVAILABLE_BYTES: usize = 2;
-const USED_BYTES: usize = 8;
+pub(super) const USED_BYTES: usize = 8;
 
 /// The memory of a split ring. Every index is taken modulo the ring's size, so none can leave the parts.
 pub(crate) struct Areas {
