@@ -181,6 +181,7 @@ impl Control {
             }
             Event::Features
             | Event::Memory
+            | Event::Log
             | Event::Ring(_)
             | Event::StopRing(_)
             | Event::ResetRings => self.synchronize(number),

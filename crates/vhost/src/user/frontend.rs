@@ -150,9 +150,7 @@ impl Frontend {
         payload: &[u8],
         files: &[BorrowedFd<'_>],
     ) -> Result<(), FrontendError> {
-        let acked = self.ask_for_acks
-            && has(self.protocol_features, VHOST_USER_PROTOCOL_F_REPLY_ACK)
-            && request.answer() == Answer::Ack;
+        let acked = self.acknowledges(request);
         self.send(request, payload, files, acked)?;
         if !acked {
             return Ok(());
@@ -166,6 +164,13 @@ impl Frontend {
             }),
             None => Err(unexpected(request.id(), &answer)),
         }
+    }
+
+    /// Whether an answer to this request is asked for that only says how it went.
+    fn acknowledges(&self, request: Request) -> bool {
+        self.ask_for_acks
+            && has(self.protocol_features, VHOST_USER_PROTOCOL_F_REPLY_ACK)
+            && request.answer() == Answer::Ack
     }
 
     /// A request that has an answer of its own.

@@ -8,7 +8,7 @@ use std::fmt;
 mod payload;
 
 pub use payload::{
-    MemoryTable, Region, SingleRegion, VringAddress, VringFile, VringState, parse_u64,
+    LogArea, MemoryTable, Region, SingleRegion, VringAddress, VringFile, VringState, parse_u64,
 };
 
 /// Size of the header in bytes.
@@ -164,7 +164,8 @@ pub enum Descriptors {
 pub enum Answer {
     /// Always, with a payload of its own; need_reply changes nothing.
     Own,
-    /// Only when need_reply is set and REPLY_ACK negotiated, with a u64: 0 for success.
+    /// Only when need_reply is set and REPLY_ACK negotiated, with a u64: 0 for success. SET_LOG_BASE without
+    /// need_reply is answered with no payload, where LOG_SHMFD is negotiated.
     Ack,
 }
 
@@ -238,9 +239,9 @@ requests! {
     /// The guest's memory, whole.
     5 SetMemTable "SET_MEM_TABLE" MemoryTable, PerRegion, Ack;
     /// Where dirty pages are marked.
-    6 SetLogBase "SET_LOG_BASE" Any, Any, Ack;
+    6 SetLogBase "SET_LOG_BASE" Exactly(LogArea::SIZE), Exactly(1), Ack;
     /// What to signal when pages were marked.
-    7 SetLogFd "SET_LOG_FD" Any, Any, Ack;
+    7 SetLogFd "SET_LOG_FD" Exactly(0), Exactly(1), Ack;
     /// Size of a ring.
     8 SetVringNum "SET_VRING_NUM" Exactly(VringState::SIZE), Exactly(0), Ack;
     /// Addresses of a ring.

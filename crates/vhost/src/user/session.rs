@@ -24,9 +24,10 @@ use ringway_mem::MAX_REGIONS;
 
 use super::features::{
     VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_USER_PROTOCOL_F_BACKEND_REQ,
-    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_MQ,
-    VHOST_USER_PROTOCOL_F_NET_MTU, VHOST_USER_PROTOCOL_F_RARP, VHOST_USER_PROTOCOL_F_REPLY_ACK,
-    VHOST_USER_PROTOCOL_F_RESET_DEVICE, VHOST_USER_PROTOCOL_F_STATUS, has, mask,
+    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_LOG_SHMFD,
+    VHOST_USER_PROTOCOL_F_MQ, VHOST_USER_PROTOCOL_F_NET_MTU, VHOST_USER_PROTOCOL_F_RARP,
+    VHOST_USER_PROTOCOL_F_REPLY_ACK, VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+    VHOST_USER_PROTOCOL_F_STATUS, has, mask,
 };
 use super::message::{Header, Request, RequestId, VringState};
 use super::socket::Socket;
@@ -48,6 +49,7 @@ pub const MAX_QUEUE_PAIRS: u16 = 128;
 /// The protocol features that [`Session`] has; others are never offered.
 pub const PROTOCOL_FEATURES: u64 = mask(&[
     VHOST_USER_PROTOCOL_F_MQ,
+    VHOST_USER_PROTOCOL_F_LOG_SHMFD,
     VHOST_USER_PROTOCOL_F_RARP,
     VHOST_USER_PROTOCOL_F_REPLY_ACK,
     VHOST_USER_PROTOCOL_F_NET_MTU,
@@ -65,7 +67,7 @@ const LOGGED_REFUSALS: u32 = 16;
 #[derive(Debug, Clone, Copy)]
 pub struct Offer {
     /// virtio features. Bit 30 is added when there are protocol features; bit 26 (dirty log) is
-    /// removed, as logging is not there.
+    /// removed unless the log can be shared (LOG_SHMFD).
     pub features: u64,
     /// vhost-user protocol features; those outside of [`PROTOCOL_FEATURES`] are removed.
     pub protocol_features: u64,
@@ -86,6 +88,9 @@ pub enum Event {
     /// There is another memory table in the state. Rings have to be translated anew; the memory
     /// before can be dropped after that.
     Memory,
+    /// There is another dirty log in the state. The front-end reads the one before for the last time
+    /// once it has the answer.
+    Log,
     /// Size, addresses, base, kick or enable of a ring changed.
     Ring(u16),
     /// A ring is to be stopped (GET_VRING_BASE). If the caller runs it, it writes the ring's base
@@ -294,7 +299,11 @@ impl Offer {
     fn limited(self) -> Self {
         let protocol_features = self.protocol_features & PROTOCOL_FEATURES;
         let bit_30 = mask(&[VHOST_USER_F_PROTOCOL_FEATURES]);
-        let features = self.features & !mask(&[VHOST_F_LOG_ALL]);
+        let features = if has(protocol_features, VHOST_USER_PROTOCOL_F_LOG_SHMFD) {
+            self.features
+        } else {
+            self.features & !mask(&[VHOST_F_LOG_ALL])
+        };
         let slots = u64::try_from(MAX_REGIONS).unwrap_or(u64::MAX);
         Self {
             features: if protocol_features == 0 {

@@ -6,8 +6,10 @@ use ringway_mem::RegionRequest;
 
 use super::{Frontend, FrontendError, unexpected};
 use crate::user::RingAddresses;
+use crate::user::features::{VHOST_USER_PROTOCOL_F_LOG_SHMFD, has};
 use crate::user::message::{
-    MemoryTable, Region, Request, SingleRegion, VringAddress, VringFile, VringState, parse_u64,
+    LogArea, MemoryTable, Region, Request, SingleRegion, VringAddress, VringFile, VringState,
+    parse_u64,
 };
 
 impl Frontend {
@@ -135,6 +137,28 @@ impl Frontend {
             ..region(removed)
         });
         self.request(Request::RemMemReg, &single.bytes(), &[])
+    }
+
+    /// SET_LOG_BASE: `size` bytes from `offset` in the file. Once this returns the log before is not written any more.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub fn set_log_base(
+        &mut self,
+        file: BorrowedFd<'_>,
+        size: u64,
+        offset: u64,
+    ) -> Result<(), FrontendError> {
+        let request = Request::SetLogBase;
+        let area = LogArea { size, offset }.bytes();
+        // Always answered where the log is shared, with or without our asking for it.
+        if self.acknowledges(request)
+            || !has(self.protocol_features, VHOST_USER_PROTOCOL_F_LOG_SHMFD)
+        {
+            return self.request(request, &area, &[file]);
+        }
+        self.ask(request, &area, &[file]).map(drop)
     }
 
     /// SET_VRING_NUM.

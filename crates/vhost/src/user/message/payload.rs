@@ -92,6 +92,43 @@ impl VringAddress {
     }
 }
 
+/// The payload of SET_LOG_BASE: where in its file the dirty log lies.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogArea {
+    /// Size in bytes.
+    pub size: u64,
+    /// Where the log begins in the file.
+    pub offset: u64,
+}
+
+const _: () = assert!(LogArea::SIZE == 16);
+
+impl LogArea {
+    /// Size on the wire.
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// Reads the structure; `None` unless there are exactly [`Self::SIZE`] bytes.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let area = Self {
+            size: reader.u64()?,
+            offset: reader.u64()?,
+        };
+        reader.end(area)
+    }
+
+    /// The structure as it goes over the wire.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; Self::SIZE] {
+        let mut out = [0; Self::SIZE];
+        out[..8].copy_from_slice(&self.size.to_ne_bytes());
+        out[8..].copy_from_slice(&self.offset.to_ne_bytes());
+        out
+    }
+}
+
 /// One region of guest memory.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,12 @@
 use std::os::fd::OwnedFd;
 
 use super::{Event, Open, Owed, Session, SessionError};
-use crate::user::features::{VHOST_USER_PROTOCOL_F_REPLY_ACK, has};
+use crate::user::features::{
+    VHOST_USER_PROTOCOL_F_LOG_SHMFD, VHOST_USER_PROTOCOL_F_REPLY_ACK, has,
+};
 use crate::user::message::{
-    Answer, Descriptors, Header, MemoryTable, PayloadSize, Region, Request, SingleRegion, VERSION,
-    VringAddress, VringFile, VringState, parse_u64,
+    Answer, Descriptors, Header, LogArea, MemoryTable, PayloadSize, Region, Request, SingleRegion,
+    VERSION, VringAddress, VringFile, VringState, parse_u64,
 };
 use crate::user::socket::Message;
 
@@ -34,6 +36,16 @@ impl Session {
             && request.is_none_or(|request| request.answer() == Answer::Ack);
         let (event, owed) = match applied {
             Ok((event, Owed::Nothing)) if acked => (event, Owed::Ack),
+            // QEMU waits for this answer without having asked for one.
+            Ok((event, Owed::Nothing))
+                if request == Some(Request::SetLogBase)
+                    && has(
+                        self.state.protocol_features,
+                        VHOST_USER_PROTOCOL_F_LOG_SHMFD,
+                    ) =>
+            {
+                (event, Owed::Reply(Vec::new()))
+            }
             Ok(applied) => applied,
             Err(error) if error.is_refusal() => {
                 let refusal = match request.and_then(|request| refusal_of(request, &payload)) {
@@ -99,9 +111,16 @@ impl Session {
             Request::SetVringKick => self.set_vring_kick(number()?, descriptors.pop())?,
             Request::SetVringCall => self.set_vring_call(number()?, descriptors.pop())?,
             Request::SetVringErr => self.set_vring_err(number()?, descriptors.pop())?,
-            Request::SetLogBase
-            | Request::SetLogFd
-            | Request::IotlbMsg
+            Request::SetLogBase => {
+                let area = sized(request, payload, LogArea::parse(payload))?;
+                self.set_log_base(area, one(request, descriptors)?)?
+            }
+            // Closed unused, as by DPDK: marks are found whether or not somebody is told of them.
+            Request::SetLogFd => {
+                self.require(request, VHOST_USER_PROTOCOL_F_LOG_SHMFD)?;
+                Event::Answered
+            }
+            Request::IotlbMsg
             | Request::SetVringEndian
             | Request::GetConfig
             | Request::SetConfig

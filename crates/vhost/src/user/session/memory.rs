@@ -1,4 +1,4 @@
-//! Requests about the guest's memory.
+//! Requests about the guest's memory, and about the log of what was written to it.
 //!
 //! The table in the state is replaced as a whole and shared: whoever still uses the table before
 //! keeps it mapped.
@@ -6,11 +6,13 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ringway_mem::{GuestMemory, MemoryError, RegionRequest};
+use ringway_mem::{DirtyLog, GuestMemory, MemoryError, RegionRequest};
 
 use super::{Event, Session, SessionError};
-use crate::user::features::VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS;
-use crate::user::message::{MAX_TABLE_REGIONS, MemoryTable, Region, Request};
+use crate::user::features::{
+    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_LOG_SHMFD,
+};
+use crate::user::message::{LogArea, MAX_TABLE_REGIONS, MemoryTable, Region, Request};
 
 impl Session {
     pub(super) fn set_mem_table(
@@ -71,6 +73,24 @@ impl Session {
         } = *region;
         let memory = memory.with_removed(guest_address, size, user_address);
         self.replace(Request::RemMemReg, memory)
+    }
+
+    /// The log is written to as long as it is in the state, the features have LOG_ALL, and rings run. It
+    /// need not reach as far as the memory does: what is beyond is not logged.
+    pub(super) fn set_log_base(
+        &mut self,
+        area: LogArea,
+        file: OwnedFd,
+    ) -> Result<Event, SessionError> {
+        let request = Request::SetLogBase;
+        self.require(request, VHOST_USER_PROTOCOL_F_LOG_SHMFD)?;
+        let LogArea { size, offset } = area;
+        let log = DirtyLog::map(file, size, offset).map_err(|source| SessionError::Memory {
+            request: request.id(),
+            source,
+        })?;
+        self.state.log = Some(Arc::new(log));
+        Ok(Event::Log)
     }
 
     fn replace(

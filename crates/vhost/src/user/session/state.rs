@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ringway_mem::GuestMemory;
+use ringway_mem::{DirtyLog, GuestMemory};
 
 /// The device as the front-end has set it up so far.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub struct DeviceState {
     pub status: u8,
     /// The guest's memory. Replaced as a whole by every message that changes it.
     pub memory: Option<Arc<GuestMemory>>,
+    /// Where written pages are marked while the features have bit 26 (SET_LOG_BASE).
+    pub log: Option<Arc<DirtyLog>>,
     /// The MTU that the guest is told (NET_SET_MTU).
     pub mtu: Option<u16>,
     /// The rings, two for each queue pair: receive (of the guest) first.

@@ -14,6 +14,7 @@ use crate::user::socket::{Message, SocketError};
 
 mod device;
 mod fds;
+mod log;
 mod memory;
 mod messages;
 mod rings;
@@ -252,8 +253,9 @@ fn an_offer_is_limited_to_what_the_session_has() {
     };
     let pair = Pair::offering(offer);
     let limited = pair.session.offer();
-    assert_eq!(limited.features, FEATURES | BIT_30);
-    assert_eq!(limited.protocol_features, 0x1_a03d);
+    let log_all = mask(&[VHOST_F_LOG_ALL]);
+    assert_eq!(limited.features, FEATURES | log_all | BIT_30);
+    assert_eq!(limited.protocol_features, 0x1_a03f);
     assert_eq!(limited.queue_pairs, 128);
     assert_eq!(limited.max_memory_slots, 509);
     assert_eq!(pair.session.state().vrings.len(), 256);
@@ -267,7 +269,7 @@ fn an_offer_is_limited_to_what_the_session_has() {
     assert_eq!(
         pair.session.offer().features,
         FEATURES,
-        "bit 30 without protocol features"
+        "bits 26 and 30 without protocol features"
     );
     assert_eq!(pair.session.state().vrings.len(), 2);
 }

@@ -43,7 +43,7 @@ fn wrong_count(request: Request, payload: &[u8], files: &[BorrowedFd<'_>], expec
 #[test]
 fn a_missing_descriptor_ends_the_session() {
     let requests = with_descriptors(1);
-    assert_eq!(requests.len(), 5);
+    assert_eq!(requests.len(), 7);
     for (request, payload) in requests {
         wrong_count(request, &payload, &[], 1);
     }
