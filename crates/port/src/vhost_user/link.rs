@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use ringway_mem::GuestMemory;
+use ringway_mem::{DirtyLog, GuestMemory};
 use ringway_ring::{Chain, DeviceRing, WriteBatch};
 use ringway_wire::vnet_hdr::{self, VnetHeader};
 
 use super::queue::Queue;
-use super::write::{Scatter, write_whole};
+use super::write::{Scatter, mark, write_whole};
 use crate::burst::{HEAD_FRAME, Head, MAX_FRAME, MIN_FRAME, bits, narrow, narrow16};
 use crate::{Burst, Counters, DropReason, Fault, Frame, Offloads, Port, Sent, Wakeup};
 
@@ -104,7 +104,7 @@ impl Port for Link {
         };
         let mut device = ring.lock();
         device.complete(&burst.batch.chains);
-        if self.memory.is_poisoned() {
+        if self.memory.is_poisoned() || device.log().is_some_and(DirtyLog::is_poisoned) {
             device.discard_staged();
             return Err(self.lost(ring));
         }
@@ -330,13 +330,18 @@ impl Link {
             delivered |= 1 << i;
             bytes += u64::from(frame.len);
         }
+        // After the copies, and before the driver learns of them.
+        let marked = ring
+            .log()
+            .is_none_or(|log| mark(log, &self.memory, &out, &out.chains[..used]));
         ring.complete(&out.chains[..used]);
         ring.untake(&out.chains[used..]);
-        if self.memory.is_poisoned() || burst.memory.is_some_and(GuestMemory::is_poisoned) {
+        let lost = !marked || self.memory.is_poisoned();
+        if lost || burst.memory.is_some_and(GuestMemory::is_poisoned) {
             ring.discard_staged();
             drop(ring);
             sent.reason = Some(DropReason::Fault);
-            if self.memory.is_poisoned() {
+            if lost {
                 sent.fault = Some(self.lost(queue));
             }
             return 0;

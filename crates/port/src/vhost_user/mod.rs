@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ringway_mem::GuestMemory;
-use ringway_ring::{DeviceRing, RingBase, RingError, RingFeatures, RingLayout};
+use ringway_ring::{DeviceRing, RingBase, RingError, RingFeatures, RingLayout, RingLog};
 use ringway_vhost::user::features::{self as bits, has, mask};
 pub use ringway_vhost::user::{Event, SessionError};
 use ringway_vhost::user::{Offer, RingAddresses, Session, Vring};
@@ -103,9 +103,11 @@ pub struct Device {
 struct Running {
     queue: Arc<Queue>,
     setup: Setup,
+    log: Option<RingLog>,
 }
 
-/// Everything a running ring depends on; if any of it changes the ring is started anew.
+/// Everything a running ring depends on; if any of it changes the ring is started anew. Dirty logging is
+/// switched under a ring that runs and has no part in it.
 #[derive(PartialEq)]
 struct Setup {
     size: u16,
@@ -219,6 +221,7 @@ impl Device {
         }
         let mut errors = Vec::new();
         for ring in 0..self.rings.len() {
+            self.switch_log(ring);
             if self.rings[ring].is_none()
                 && self.session.state().vrings[ring].is_ready()
                 && let Err(error) = self.start(ring)
@@ -294,15 +297,40 @@ impl Device {
         let vring = state.vrings.get(ring).filter(|vring| vring.is_ready())?;
         Some(Setup {
             size: vring.size,
-            addresses: vring.addresses?,
+            addresses: RingAddresses {
+                log: 0,
+                logged: false,
+                ..vring.addresses?
+            },
             base: vring.base,
-            features: state.features,
+            features: state.features & !mask(&[bits::VHOST_F_LOG_ALL]),
             kick: vring.kick.as_ref().map(|fd| Arc::as_ptr(fd).addr()),
             memory: state
                 .memory
                 .as_ref()
                 .map_or(0, |memory| Arc::as_ptr(memory).addr()),
         })
+    }
+
+    /// Where ring `ring` has to mark what it writes.
+    fn log(&self, ring: usize) -> Option<RingLog> {
+        let state = self.session.state();
+        let log = state.log.clone();
+        let log = log.filter(|_| has(state.features, bits::VHOST_F_LOG_ALL))?;
+        let addresses = state.vrings[ring].addresses?;
+        let used = addresses.logged.then_some(addresses.log);
+        Some(RingLog { log, used })
+    }
+
+    /// Switches the dirty log of a running ring, if it has to change.
+    fn switch_log(&mut self, ring: usize) {
+        let log = self.log(ring);
+        if let Some(running) = &mut self.rings[ring]
+            && running.log != log
+        {
+            running.queue.set_log(log.clone());
+            running.log = log;
+        }
     }
 
     fn start(&mut self, ring: usize) -> Result<(), StartError> {
@@ -332,12 +360,14 @@ impl Device {
         let base = RingBase::from_vhost(base, features.packed);
         let mut device = DeviceRing::new(memory, &layout, features, base)
             .map_err(|error| StartError::Ring { ring, error })?;
+        let log = self.log(ring);
+        device.set_log(log.clone());
         if ring.is_multiple_of(2) {
             // Nobody waits for receive buffers: a frame that finds none is dropped.
             device.disable_kicks();
         }
         let queue = Arc::new(Queue::new(ring, device, setup.base, kick, call));
-        self.rings[ring] = Some(Running { queue, setup });
+        self.rings[ring] = Some(Running { queue, setup, log });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use ringway_ring::{DeviceRing, RingBase};
+use ringway_ring::{DeviceRing, RingBase, RingLog};
 
 use crate::Counters;
 
@@ -71,6 +71,12 @@ impl Queue {
     pub(super) fn set_call(&self, call: Option<Arc<OwnedFd>>) {
         *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
         self.call();
+    }
+
+    /// Marks what is written from now on in this log, or in none. Whoever writes holds the ring: once this
+    /// returns, nothing is marked in the log before.
+    pub(super) fn set_log(&self, log: Option<RingLog>) {
+        self.lock().set_log(log);
     }
 
     /// Tells the driver that used buffers are there. The eventfd is non-blocking; a full one has

@@ -1,6 +1,6 @@
 //! How a frame is written into receive buffers: into one, or over several.
 
-use ringway_mem::{ReadSlice, WriteSlice};
+use ringway_mem::{DirtyLog, GuestMemory, ReadSlice, WriteSlice};
 use ringway_ring::{Chain, WriteBatch};
 use ringway_wire::vnet_hdr;
 
@@ -23,6 +23,31 @@ pub(super) fn write_whole(target: WriteSlice<'_>, burst: &Burst<'_>, i: usize) {
     for &piece in burst.body(i) {
         rest = rest.skip(rest.copy_from_guest(piece));
     }
+}
+
+/// Marks the pages of what was written to these chains of `out`, and says whether the marks are there to stay.
+#[cold]
+#[inline(never)]
+pub(super) fn mark(
+    log: &DirtyLog,
+    memory: &GuestMemory,
+    out: &WriteBatch<'_>,
+    chains: &[Chain],
+) -> bool {
+    for chain in chains {
+        let mut left = chain.written as usize;
+        for &segment in out.slices(chain) {
+            let written = segment.take(left);
+            left -= written.len();
+            if let Some(address) = memory
+                .guest_address(written)
+                .filter(|_| !written.is_empty())
+            {
+                log.mark(address, written.len() as u64);
+            }
+        }
+    }
+    !log.is_poisoned()
 }
 
 /// Where in its cache line a buffer begins whose header fills the line up, as DPDK's drivers lay them
