@@ -56,6 +56,7 @@ impl Settings {
             bits::VIRTIO_NET_F_MQ,
             bits::VIRTIO_NET_F_MTU,
             bits::VIRTIO_NET_F_GUEST_ANNOUNCE,
+            bits::VHOST_F_LOG_ALL,
         ]);
         if self.checksum {
             features |= mask(&[bits::VIRTIO_NET_F_CSUM, bits::VIRTIO_NET_F_GUEST_CSUM]);
@@ -77,6 +78,7 @@ impl Settings {
             features,
             protocol_features: mask(&[
                 bits::VHOST_USER_PROTOCOL_F_MQ,
+                bits::VHOST_USER_PROTOCOL_F_LOG_SHMFD,
                 bits::VHOST_USER_PROTOCOL_F_RARP,
                 bits::VHOST_USER_PROTOCOL_F_REPLY_ACK,
                 bits::VHOST_USER_PROTOCOL_F_NET_MTU,

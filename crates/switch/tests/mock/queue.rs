@@ -42,6 +42,7 @@ pub struct Queue {
     free: Vec<usize>,
     base: u64,
     stride: u64,
+    places: u64,
     /// Chains added so far.
     pub added: u64,
     pub kicks: u64,
@@ -66,6 +67,7 @@ impl Queue {
             free: (0..places).rev().collect(),
             base,
             stride,
+            places: places as u64,
             added: 0,
             kicks: 0,
             calls: 0,
@@ -78,6 +80,11 @@ impl Queue {
 
     pub fn layout(&self) -> RingLayout {
         self.ring.layout()
+    }
+
+    /// Where the places for chains lie: guest address and length.
+    pub fn room(&self) -> (u64, u64) {
+        (self.base, self.stride * self.places)
     }
 
     /// Chains that the device has.
