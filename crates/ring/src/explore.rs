@@ -89,6 +89,10 @@ impl Area {
         self.real.memory()
     }
 
+    pub(crate) fn guest_address(&self) -> Option<u64> {
+        self.real.guest_address()
+    }
+
     pub(crate) fn load_u16(&self, offset: usize) -> u16 {
         self.two(offset).load(Ordering::Relaxed)
     }
