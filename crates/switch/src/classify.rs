@@ -1,8 +1,10 @@
 //! Where each frame of a burst goes, judged on the private heads alone.
 
-use ringway_port::burst::bits;
+use ringway_port::burst::{MIN_FRAME, bits};
 use ringway_port::{Burst, DropReason, MAX_BURST};
+use ringway_wire::eth::EtherType;
 use ringway_wire::vlan;
+use ringway_wire::vnet_hdr::{F_NEEDS_CSUM, VnetHeader};
 
 use crate::policy::Vlan;
 use crate::snapshot::Entry;
@@ -64,6 +66,13 @@ pub(crate) fn classify(
     };
     let policy = &*entry.policy;
     let mut candidates = burst.all();
+    if burst.offloaded != 0 {
+        let misplaced = misplaced(burst);
+        if misplaced != 0 {
+            judged.refuse(entry, DropReason::BadHeader, misplaced);
+            candidates &= !misplaced;
+        }
+    }
     match policy.vlan {
         Vlan::Plain => {}
         Vlan::Access(vlan) => {
@@ -109,6 +118,21 @@ pub(crate) fn classify(
         }
     }
     judged
+}
+
+/// Frames whose checksum would be written over addresses or VLAN tags, which were judged before it is.
+#[cold]
+fn misplaced(burst: &Burst<'_>) -> u64 {
+    let inside = |&i: &usize| {
+        let header = VnetHeader::from_bytes(burst.heads[i].vnet());
+        let types = burst.head_bytes(i).get(12..).unwrap_or_default();
+        let tags = types.chunks_exact(vlan::TAG_LEN);
+        let tags = tags.take_while(|tag| EtherType(u16::from_be_bytes([tag[0], tag[1]])).is_vlan());
+        let payload = MIN_FRAME + vlan::TAG_LEN * tags.count();
+        header.flags & F_NEEDS_CSUM != 0 && usize::from(header.csum_start) < payload
+    };
+    let frames = bits(burst.offloaded).filter(inside);
+    frames.fold(0, |mask, i| mask | 1 << i)
 }
 
 #[derive(Clone, Copy)]

@@ -167,7 +167,14 @@ fn datagrams_of_the_host_reach_every_guest_in_the_form_it_takes() {
                     }
                 }
             }
-            assert_eq!(scene.lab.statistics().dropped, 0);
+            // Announcements of the host may find no guest yet.
+            let ports = scene.lab.statistics().ports;
+            let drops = ports.iter().flat_map(|port| &port.drops);
+            let early = ["no_destination", "not_connected"];
+            let lost: Vec<_> = drops
+                .filter(|(reason, _)| !early.contains(&reason.as_str()))
+                .collect();
+            assert!(lost.is_empty(), "{lost:?}");
             drop(scene);
             tap::delete("tap0").unwrap();
         });
