@@ -1,10 +1,10 @@
 //! Where each frame of a burst goes, judged on the private heads alone.
 
-use ringway_port::burst::{MIN_FRAME, bits};
+use ringway_port::burst::bits;
 use ringway_port::{Burst, DropReason, MAX_BURST};
-use ringway_wire::eth::EtherType;
-use ringway_wire::vlan;
+use ringway_wire::layers::dissect;
 use ringway_wire::vnet_hdr::{F_NEEDS_CSUM, VnetHeader};
+use ringway_wire::{eth, vlan};
 
 use crate::policy::Vlan;
 use crate::snapshot::Entry;
@@ -125,10 +125,8 @@ pub(crate) fn classify(
 fn misplaced(burst: &Burst<'_>) -> u64 {
     let inside = |&i: &usize| {
         let header = VnetHeader::from_bytes(burst.heads[i].vnet());
-        let types = burst.head_bytes(i).get(12..).unwrap_or_default();
-        let tags = types.chunks_exact(vlan::TAG_LEN);
-        let tags = tags.take_while(|tag| EtherType(u16::from_be_bytes([tag[0], tag[1]])).is_vlan());
-        let payload = MIN_FRAME + vlan::TAG_LEN * tags.count();
+        let layers = dissect(burst.head_bytes(i), burst.frames[i].len as usize);
+        let payload = eth::HEADER_LEN + vlan::TAG_LEN * layers.tags().len();
         header.flags & F_NEEDS_CSUM != 0 && usize::from(header.csum_start) < payload
     };
     let frames = bits(burst.offloaded).filter(inside);
