@@ -218,23 +218,16 @@ impl Attached {
 
     /// A capture somebody in this process reads.
     pub(crate) fn capture(identity: Identity, spec: PortSpec, capture: Capture) -> Self {
-        let Identity { number, slot, name } = identity;
-        Self {
-            number,
-            slot,
-            name,
-            counters: Arc::new(Counters::new(1)),
-            policy: Arc::new(policy(&spec)),
-            spec,
-            told: false,
-            view: Some(Arc::new(capture)),
-            kind: Kind::Capture(None),
-        }
+        Self::made_here(identity, spec, Arc::new(capture), Kind::Capture(None))
     }
 
     /// A port that somebody in this process made.
     #[cfg(test)]
     pub(crate) fn plain(identity: Identity, spec: PortSpec, view: Arc<dyn Port>) -> Self {
+        Self::made_here(identity, spec, view, Kind::Plain)
+    }
+
+    fn made_here(identity: Identity, spec: PortSpec, view: Arc<dyn Port>, kind: Kind) -> Self {
         let Identity { number, slot, name } = identity;
         Self {
             number,
@@ -245,7 +238,7 @@ impl Attached {
             spec,
             told: false,
             view: Some(view),
-            kind: Kind::Plain,
+            kind,
         }
     }
 
