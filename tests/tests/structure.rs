@@ -36,7 +36,15 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
         &["wire", "port", "api"],
         &["mem", "ring", "vhost", "host"],
     ),
-    ("ringway", &["api", "switch", "host", "wire"], &[]),
+    ("ringway-service", &["wire"], &[]),
+    ("ringway-network", &["api"], &[]),
+    // The only place where control meets.
+    (
+        "ringway-daemon",
+        &["api", "host", "network", "service", "wire"],
+        &[],
+    ),
+    ("ringway", &["api", "daemon", "switch", "host", "wire"], &[]),
     // Whole-program tests meet the program from outside; to talk to it they may use what its peers would.
     (
         "ringway-tests",

@@ -182,7 +182,8 @@ impl fmt::Display for VlanSet {
 }
 
 /// The name of a network interface as the kernel accepts it: 1 to 15 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
@@ -248,4 +249,4 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(Mac, Rate, VlanSet, super::PortSpec);
+text_form!(Mac, Rate, VlanSet, super::PortSpec, InterfaceName);

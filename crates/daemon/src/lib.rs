@@ -1,0 +1,4 @@
+//! The daemon that decides: it serves the API, keeps the state, makes networks on the host, and starts and adopts the switch.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
