@@ -1,7 +1,16 @@
-//! The front-end's end of a connection, as far as tests, benches and uplinks need it.
+//! The front-end's end of a connection: what a VMM, or a driver in user space, does with a back-end.
 //!
-//! Each request is one method. A request with an answer of its own waits for it; any other waits
-//! for an acknowledgement when [`Frontend::ask_for_acks`] says so and REPLY_ACK is negotiated.
+//! - [`Frontend`] is the messages, one method for each request, in any order the caller likes.
+//! - [`NetDevice`] is a network device over them: negotiation, memory, rings, dirty log, and all of
+//!   it once more over a new connection.
+//! - [`BackendChannel`] is the second socket, on which the back-end asks and the front-end answers.
+//!
+//! Nothing waits for longer than the patience that the caller chose. A request with an answer of its
+//! own waits for it; any other waits for an acknowledgement when [`Frontend::ask_for_acks`] says so and
+//! REPLY_ACK is negotiated. The back-end is trusted with nothing: an answer is to be to the request
+//! that was sent, with the flags, the size and the file descriptors that the protocol gives it. After
+//! one that is not, or that never came, nobody can tell which answer is to what: further requests fail
+//! with [`FrontendError::OutOfStep`], and the connection is to be made anew. A refusal costs nothing.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,13 +18,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::features::{VHOST_USER_PROTOCOL_F_REPLY_ACK, has};
-use super::message::{Answer, Header, Request, RequestId, parse_u64};
+use super::message::{Answer, Header, MAX_TABLE_REGIONS, Request, RequestId, parse_u64};
 use super::socket::{Message, Socket, SocketError};
 
+mod channel;
+mod device;
 mod requests;
+
+pub use channel::{BackendChannel, BackendRequest, ChannelError};
+pub use device::{NetDevice, RingSetup, SetupError, Wish};
+pub use requests::Inflight;
 
 /// A connection to a back-end.
 #[derive(Debug)]
@@ -24,6 +40,7 @@ pub struct Frontend {
     patience: Duration,
     protocol_features: u64,
     ask_for_acks: bool,
+    out_of_step: bool,
 }
 
 /// Why a request failed.
@@ -49,7 +66,9 @@ pub enum FrontendError {
         code: u64,
     },
     /// The back-end answered something else.
-    #[error("{request}: the answer is for {answered}, flags {flags:#x}, {size} bytes")]
+    #[error(
+        "{request}: the answer is for {answered}, flags {flags:#x}, {size} bytes, {descriptors} file descriptors"
+    )]
     Answer {
         /// The request.
         request: RequestId,
@@ -59,15 +78,30 @@ pub enum FrontendError {
         flags: u32,
         /// Size of the answer's payload.
         size: usize,
+        /// File descriptors that came with it; they are closed.
+        descriptors: usize,
+    },
+    /// An earlier answer was wrong or missing; what comes now may be to any request.
+    #[error("{request}: not sent, an earlier answer was wrong or missing")]
+    OutOfStep {
+        /// The request.
+        request: RequestId,
+    },
+    /// A memory table has room for 8 regions.
+    #[error("SET_MEM_TABLE: {count} regions, from 1 to {MAX_TABLE_REGIONS} are possible")]
+    RegionCount {
+        /// Regions there are.
+        count: usize,
     },
 }
 
 impl Frontend {
-    /// Connects to a back-end that listens at `path`. No answer may take longer than `patience`.
+    /// Connects to a back-end that listens at `path`. No answer may take longer than `patience`, and
+    /// neither may the connection, should the back-end not accept any.
     ///
     /// # Errors
     ///
-    /// When the connection cannot be made.
+    /// When the connection cannot be made. `WouldBlock` = the back-end did not accept it in time.
     pub fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
         let socket = socket_with(
             AddressFamily::UNIX,
@@ -75,11 +109,15 @@ impl Frontend {
             SocketFlags::CLOEXEC,
             None,
         )?;
+        // A connect waits where too many others do.
+        let limit = patience.max(Duration::from_micros(1));
+        set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
         Self::new(socket, patience)
     }
 
-    /// Takes a connected socket. No answer may take longer than `patience`.
+    /// Takes a connected socket, for example one that a listener accepted: a back-end may be the
+    /// client. No answer may take longer than `patience`.
     ///
     /// # Errors
     ///
@@ -91,6 +129,7 @@ impl Frontend {
             patience,
             protocol_features: 0,
             ask_for_acks: false,
+            out_of_step: false,
         })
     }
 
@@ -143,6 +182,12 @@ impl Frontend {
         }
     }
 
+    /// What SET_PROTOCOL_FEATURES said last; 0 before.
+    #[must_use]
+    pub fn protocol_features(&self) -> u64 {
+        self.protocol_features
+    }
+
     /// A request that may be acknowledged.
     fn request(
         &mut self,
@@ -151,18 +196,19 @@ impl Frontend {
         files: &[BorrowedFd<'_>],
     ) -> Result<(), FrontendError> {
         let acked = self.acknowledges(request);
-        self.send(request, payload, files, acked)?;
-        if !acked {
-            return Ok(());
-        }
-        let answer = self.answer_to(request)?;
+        let answer = self.exchange(request, payload, files, acked, acked)?;
+        answer.map_or(Ok(()), |answer| self.judge(request, &answer))
+    }
+
+    /// What an acknowledgement says.
+    fn judge(&mut self, request: Request, answer: &Message) -> Result<(), FrontendError> {
         match parse_u64(&answer.payload) {
             Some(0) => Ok(()),
             Some(code) => Err(FrontendError::Refused {
                 request: request.id(),
                 code,
             }),
-            None => Err(unexpected(request.id(), &answer)),
+            None => Err(self.wrong(request, answer)),
         }
     }
 
@@ -173,39 +219,70 @@ impl Frontend {
             && request.answer() == Answer::Ack
     }
 
-    /// A request that has an answer of its own.
+    /// A request that has an answer of its own, which brings no file descriptor.
     fn ask(
         &mut self,
         request: Request,
         payload: &[u8],
         files: &[BorrowedFd<'_>],
     ) -> Result<Message, FrontendError> {
-        self.send(request, payload, files, false)?;
-        self.answer_to(request)
+        match self.exchange(request, payload, files, false, true)? {
+            Some(answer) if answer.descriptors.is_empty() => Ok(answer),
+            Some(answer) => Err(self.wrong(request, &answer)),
+            None => Err(FrontendError::OutOfStep {
+                request: request.id(),
+            }),
+        }
     }
 
-    fn send(
+    /// Sends a request and takes its answer, if there is to be one.
+    fn exchange(
         &mut self,
         request: Request,
         payload: &[u8],
         files: &[BorrowedFd<'_>],
         need_reply: bool,
-    ) -> Result<(), FrontendError> {
+        answered: bool,
+    ) -> Result<Option<Message>, FrontendError> {
+        let id = request.id();
+        if self.out_of_step {
+            return Err(FrontendError::OutOfStep { request: id });
+        }
+        // Until the answer is there and right.
+        self.out_of_step = true;
         let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let mut bytes = Header::request(request.id(), size, need_reply)
-            .bytes()
-            .to_vec();
+        let mut bytes = Header::request(id, size, need_reply).bytes().to_vec();
         bytes.extend_from_slice(payload);
-        self.send_raw(request.id(), &bytes, files)
+        self.send_raw(id, &bytes, files)?;
+        let answer = if answered {
+            let answer = self.receive_raw(id)?;
+            if answer.header != Header::reply(id, answer.header.size)
+                || need_reply && !answer.descriptors.is_empty()
+            {
+                return Err(self.wrong(request, &answer));
+            }
+            Some(answer)
+        } else {
+            None
+        };
+        self.out_of_step = false;
+        Ok(answer)
     }
 
-    fn answer_to(&mut self, request: Request) -> Result<Message, FrontendError> {
-        let answer = self.receive_raw(request.id())?;
-        let expected = Header::reply(request.id(), answer.header.size);
-        if answer.header == expected {
-            Ok(answer)
-        } else {
-            Err(unexpected(request.id(), &answer))
+    /// An answer that is none to this request.
+    fn wrong(&mut self, request: Request, answer: &Message) -> FrontendError {
+        self.out_of_step = true;
+        let Header {
+            request: answered,
+            flags,
+            ..
+        } = answer.header;
+        FrontendError::Answer {
+            request: request.id(),
+            answered,
+            flags,
+            size: answer.payload.len(),
+            descriptors: answer.descriptors.len(),
         }
     }
 
@@ -232,19 +309,5 @@ impl Frontend {
 impl AsFd for Frontend {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-fn unexpected(request: RequestId, answer: &Message) -> FrontendError {
-    let Header {
-        request: answered,
-        flags,
-        ..
-    } = answer.header;
-    FrontendError::Answer {
-        request,
-        answered,
-        flags,
-        size: answer.payload.len(),
     }
 }

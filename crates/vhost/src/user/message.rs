@@ -8,7 +8,8 @@ use std::fmt;
 mod payload;
 
 pub use payload::{
-    LogArea, MemoryTable, Region, SingleRegion, VringAddress, VringFile, VringState, parse_u64,
+    InflightArea, LogArea, MemoryTable, Region, SingleRegion, VringAddress, VringFile, VringState,
+    parse_u64,
 };
 
 /// Size of the header in bytes.

@@ -1,16 +1,25 @@
 //! One method for each request.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ringway_mem::RegionRequest;
 
-use super::{Frontend, FrontendError, unexpected};
+use super::{Frontend, FrontendError};
 use crate::user::RingAddresses;
 use crate::user::features::{VHOST_USER_PROTOCOL_F_LOG_SHMFD, has};
 use crate::user::message::{
-    LogArea, MemoryTable, Region, Request, SingleRegion, VringAddress, VringFile, VringState,
-    parse_u64,
+    InflightArea, LogArea, MAX_TABLE_REGIONS, MemoryTable, Region, Request, SingleRegion,
+    VringAddress, VringFile, VringState, parse_u64,
 };
+
+/// Where a back-end keeps what it has in flight (GET_INFLIGHT_FD). It outlives the connection.
+#[derive(Debug)]
+pub struct Inflight {
+    /// Place and shape.
+    pub area: InflightArea,
+    /// The file it lies in.
+    pub file: OwnedFd,
+}
 
 impl Frontend {
     /// GET_FEATURES.
@@ -90,16 +99,16 @@ impl Frontend {
         self.get(Request::GetQueueNum)
     }
 
-    /// SET_MEM_TABLE.
+    /// SET_MEM_TABLE: the guest's memory, whole. Addresses and sizes in bytes.
     ///
     /// # Errors
     ///
-    /// As for every request.
-    ///
-    /// # Panics
-    ///
-    /// With more than 8 regions.
+    /// As for every request, and with no region or more than 8.
     pub fn set_mem_table(&mut self, regions: &[RegionRequest]) -> Result<(), FrontendError> {
+        let count = regions.len();
+        if !(1..=MAX_TABLE_REGIONS).contains(&count) {
+            return Err(FrontendError::RegionCount { count });
+        }
         let table = MemoryTable {
             regions: regions.iter().map(region).collect(),
         };
@@ -152,16 +161,72 @@ impl Frontend {
     ) -> Result<(), FrontendError> {
         let request = Request::SetLogBase;
         let area = LogArea { size, offset }.bytes();
-        // Always answered where the log is shared, with or without our asking for it.
-        if self.acknowledges(request)
-            || !has(self.protocol_features, VHOST_USER_PROTOCOL_F_LOG_SHMFD)
-        {
-            return self.request(request, &area, &[file]);
+        // Always answered where the log is shared, with or without our asking for it. DPDK answers with
+        // no payload even to need_reply.
+        let acked = self.acknowledges(request);
+        let answered = acked || has(self.protocol_features, VHOST_USER_PROTOCOL_F_LOG_SHMFD);
+        match self.exchange(request, &area, &[file], acked, answered)? {
+            Some(answer) if !answer.descriptors.is_empty() => Err(self.wrong(request, &answer)),
+            Some(answer) if !answer.payload.is_empty() => self.judge(request, &answer),
+            _ => Ok(()),
         }
-        self.ask(request, &area, &[file]).map(drop)
     }
 
-    /// SET_VRING_NUM.
+    /// SET_LOG_FD: what the back-end signals when it marked pages.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub fn set_log_fd(&mut self, file: BorrowedFd<'_>) -> Result<(), FrontendError> {
+        self.request(Request::SetLogFd, &[], &[file])
+    }
+
+    /// GET_INFLIGHT_FD: a file in which the back-end keeps what it has taken and not returned, for
+    /// `rings` rings of `size` descriptors.
+    ///
+    /// # Errors
+    ///
+    /// As for every request. A back-end that has no such file answers with a size of 0, which is
+    /// [`FrontendError::Refused`].
+    pub fn get_inflight_fd(&mut self, rings: u16, size: u16) -> Result<Inflight, FrontendError> {
+        let request = Request::GetInflightFd;
+        let asked = InflightArea {
+            size: 0,
+            offset: 0,
+            rings,
+            ring_size: size,
+        };
+        let answer = self.exchange(request, &asked.bytes(), &[], false, true)?;
+        let Some(mut answer) = answer else {
+            return Err(FrontendError::OutOfStep {
+                request: request.id(),
+            });
+        };
+        let area = InflightArea::parse(&answer.payload);
+        match (area, answer.descriptors.len()) {
+            (Some(InflightArea { size: 0, .. }), 0) => Err(FrontendError::Refused {
+                request: request.id(),
+                code: 0,
+            }),
+            (Some(area), 1) if area.size != 0 => match answer.descriptors.pop() {
+                Some(file) => Ok(Inflight { area, file }),
+                None => Err(self.wrong(request, &answer)),
+            },
+            _ => Err(self.wrong(request, &answer)),
+        }
+    }
+
+    /// SET_INFLIGHT_FD: the file that [`Self::get_inflight_fd`] gave, now or on an earlier connection.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub fn set_inflight_fd(&mut self, inflight: &Inflight) -> Result<(), FrontendError> {
+        let payload = inflight.area.bytes();
+        self.request(Request::SetInflightFd, &payload, &[inflight.file.as_fd()])
+    }
+
+    /// SET_VRING_NUM: descriptors of the ring, a power of two up to 32768 for a split one.
     ///
     /// # Errors
     ///
@@ -174,7 +239,7 @@ impl Frontend {
         )
     }
 
-    /// SET_VRING_ADDR.
+    /// SET_VRING_ADDR: where the ring lies, in the virtual addresses of the memory table.
     ///
     /// # Errors
     ///
@@ -203,7 +268,8 @@ impl Frontend {
         self.request(Request::SetVringAddr, &payload.bytes(), &[])
     }
 
-    /// SET_VRING_BASE.
+    /// SET_VRING_BASE: where the ring goes on. Split: the next available index. Packed: place and wrap counter (bit 15) of
+    /// what is taken next in bits 0-15, of what is returned next in bits 16-31.
     ///
     /// # Errors
     ///
@@ -216,7 +282,8 @@ impl Frontend {
         )
     }
 
-    /// GET_VRING_BASE, which stops the ring.
+    /// GET_VRING_BASE: stops the ring and gives where it would go on, in the form of [`Self::set_vring_base`]. DPDK leaves the
+    /// upper half of a packed ring 0; then both are the same.
     ///
     /// # Errors
     ///
@@ -226,7 +293,7 @@ impl Frontend {
         let answer = self.ask(request, &VringState { index, num: 0 }.bytes(), &[])?;
         match VringState::parse(&answer.payload) {
             Some(state) if state.index == index => Ok(state.num),
-            _ => Err(unexpected(request.id(), &answer)),
+            _ => Err(self.wrong(request, &answer)),
         }
     }
 
@@ -300,7 +367,7 @@ impl Frontend {
         self.get(Request::GetStatus)
     }
 
-    /// NET_SET_MTU.
+    /// NET_SET_MTU: bytes, without Ethernet header.
     ///
     /// # Errors
     ///
@@ -309,7 +376,7 @@ impl Frontend {
         self.set(Request::NetSetMtu, mtu.into())
     }
 
-    /// SEND_RARP.
+    /// SEND_RARP: the back-end announces this address in its network.
     ///
     /// # Errors
     ///
@@ -322,7 +389,7 @@ impl Frontend {
         )
     }
 
-    /// SET_BACKEND_REQ_FD.
+    /// SET_BACKEND_REQ_FD; see [`BackendChannel`](super::BackendChannel) for the other end.
     ///
     /// # Errors
     ///
@@ -333,7 +400,7 @@ impl Frontend {
 
     fn get(&mut self, request: Request) -> Result<u64, FrontendError> {
         let answer = self.ask(request, &[], &[])?;
-        parse_u64(&answer.payload).ok_or_else(|| unexpected(request.id(), &answer))
+        parse_u64(&answer.payload).ok_or_else(|| self.wrong(request, &answer))
     }
 
     fn set(&mut self, request: Request, number: u64) -> Result<(), FrontendError> {

@@ -129,6 +129,52 @@ impl LogArea {
     }
 }
 
+/// The payload of GET_INFLIGHT_FD and SET_INFLIGHT_FD: where and for what descriptors in flight are kept.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InflightArea {
+    /// Size in bytes; 0 in the question.
+    pub size: u64,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Rings that it is for.
+    pub rings: u16,
+    /// Descriptors of each.
+    pub ring_size: u16,
+}
+
+const _: () = assert!(InflightArea::SIZE == 24);
+
+impl InflightArea {
+    /// Size on the wire, with 4 bytes of padding at the end.
+    pub const SIZE: usize = size_of::<Self>();
+
+    /// Reads the structure; `None` unless there are exactly [`Self::SIZE`] bytes.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let (size, offset, counts) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        let [a, b, c, d, ..] = counts.to_ne_bytes();
+        reader.end(Self {
+            size,
+            offset,
+            rings: u16::from_ne_bytes([a, b]),
+            ring_size: u16::from_ne_bytes([c, d]),
+        })
+    }
+
+    /// The structure as it goes over the wire.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; Self::SIZE] {
+        let mut out = [0; Self::SIZE];
+        out[..8].copy_from_slice(&self.size.to_ne_bytes());
+        out[8..16].copy_from_slice(&self.offset.to_ne_bytes());
+        out[16..18].copy_from_slice(&self.rings.to_ne_bytes());
+        out[18..20].copy_from_slice(&self.ring_size.to_ne_bytes());
+        out
+    }
+}
+
 /// One region of guest memory.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
