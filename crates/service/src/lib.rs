@@ -5,3 +5,6 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+pub mod dhcp4;
+pub mod leases;
