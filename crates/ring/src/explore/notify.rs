@@ -32,6 +32,8 @@ enum Without {
     Fence,
     /// The look after asking to be told.
     SecondLook,
+    /// What publishes chains that were kept back once no others follow.
+    Settle,
 }
 
 /// Who sleeps while there is nothing to do. Who does not, does all its work before or after the other.
@@ -110,12 +112,20 @@ struct Device {
     kick: Bell,
     call: Bell,
     without: Without,
-    /// Chains are returned one by one; else together at the end.
-    returns: bool,
+    returns: Returns,
+}
+
+/// How the device returns chains.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Returns {
+    Never,
+    OneByOne,
+    /// The newest stay back from a driver that polls, until there is nothing else to do.
+    OlderFirst,
 }
 
 impl Device {
-    /// Takes and returns all chains; waits for those that have not come.
+    /// Takes all chains and may return them; waits for those that have not come.
     fn run(mut self) {
         let mut seen = 0;
         let mut batch = ReadBatch::new();
@@ -123,14 +133,19 @@ impl Device {
         while seen < CHAINS {
             let taken = self.ring.take_readable(&MEMORY, &mut batch, 1).unwrap();
             seen += taken;
-            if self.returns && taken > 0 {
+            if self.returns != Returns::Never && taken > 0 {
                 self.ring.complete(&batch.chains);
                 batch.clear();
-                if self.ring.publish() {
+                let call = match self.returns {
+                    Returns::OlderFirst => self.ring.publish_older(),
+                    _ => self.ring.publish(),
+                };
+                if call {
                     self.call.ring();
                 }
             }
             if taken == 0 {
+                self.settle();
                 let come = self.ring.enable_kicks();
                 if !come || self.without == Without::SecondLook {
                     self.kick.wait();
@@ -138,15 +153,36 @@ impl Device {
                 self.ring.disable_kicks();
             }
         }
+        self.settle();
+    }
+
+    /// As a worker does before it sleeps.
+    fn settle(&mut self) {
+        if self.without != Without::Settle && self.ring.publish() {
+            self.call.ring();
+        }
     }
 }
 
 fn check(features: RingFeatures, sleeps: Sleeps, without: Without) {
+    let returns = match sleeps {
+        Sleeps::Device => Returns::Never,
+        _ => Returns::OneByOne,
+    };
+    explore_ring(features, sleeps, (2, returns), without);
+}
+
+fn explore_ring(
+    features: RingFeatures,
+    sleeps: Sleeps,
+    (size, returns): (u16, Returns),
+    without: Without,
+) {
     // Made here: the stack of a model is short.
     LazyLock::force(&MEMORY);
     explore(without != Without::Fence, move || {
         let options = DriverOptions {
-            size: 2,
+            size,
             features,
             base: RingBase::start(features.packed),
             table: 0,
@@ -158,7 +194,7 @@ fn check(features: RingFeatures, sleeps: Sleeps, without: Without) {
             kick: kick.clone(),
             call: call.clone(),
             without,
-            returns: sleeps != Sleeps::Device,
+            returns,
         };
         let mut driver = Driver {
             ring,
@@ -247,3 +283,44 @@ no_wake_up_is_lost!(split_with_flags_virtio_2_7_7_and_2_7_9, false, false);
 no_wake_up_is_lost!(split_with_events_virtio_2_7_7_2_and_2_7_13_4_1, false, true);
 no_wake_up_is_lost!(packed_with_flags_virtio_2_8_14, true, false);
 no_wake_up_is_lost!(packed_with_events_virtio_2_8_10_and_2_8_21_3_1, true, true);
+
+/// Chains that are kept back from a driver that polls, which then wants to be called all the same (decision 0014).
+mod kept_back {
+    use super::*;
+
+    /// The smallest of which a chain is kept back.
+    const SIZE: u16 = 8;
+
+    fn check(sleeps: Sleeps, without: Without) {
+        let features = features(false, false);
+        explore_ring(features, sleeps, (SIZE, Returns::OlderFirst), without);
+    }
+
+    #[test]
+    fn a_driver_that_goes_to_sleep_gets_its_newest_chain() {
+        check(Sleeps::Driver, Without::Nothing);
+    }
+
+    #[test]
+    fn it_gets_it_where_both_sleep() {
+        check(Sleeps::Both, Without::Nothing);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn it_does_not_when_nobody_settles() {
+        check(Sleeps::Driver, Without::Settle);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn it_does_not_without_the_fence() {
+        check(Sleeps::Driver, Without::Fence);
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn it_does_not_without_the_second_look() {
+        check(Sleeps::Driver, Without::SecondLook);
+    }
+}
