@@ -9,6 +9,7 @@
 //! 2. [`Device::revive`] reads out where those rings stopped, starts the rings that are ready, and
 //!    gives the link with them.
 
+pub mod fuzz;
 mod link;
 mod queue;
 mod write;
