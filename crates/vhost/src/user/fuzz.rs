@@ -1,13 +1,19 @@
 //! A hostile front-end made from arbitrary bytes: the entry of the fuzzer and of the tests like it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::LazyLock;
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::fs::{
+    CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create, openat,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::pipe;
 
-use super::message::{HEADER_SIZE, Header, PayloadSize, Request, RequestId, SingleRegion};
+use super::message::{
+    HEADER_SIZE, Header, MAX_TABLE_REGIONS, MemoryTable, PayloadSize, Region, Request, RequestId,
+    SingleRegion,
+};
 use super::session::PROTOCOL_FEATURES;
 use super::socket::Socket;
 use super::{Event, Offer, Session};
@@ -22,7 +28,8 @@ const MEMORY_SIZE: u64 = 1 << 20;
 /// The input is a series of steps. A step's first byte says how many file descriptors come along
 /// (bits 0-2), whether they are all memory files (bit 3), whether the bytes are raw or dressed up
 /// as a request of the right size (bit 4), whether answers are read (bit 5) and whether the data
-/// path follows (bit 6).
+/// path follows (bit 6). Then come the bytes, the kind of the first descriptor, be there one or not,
+/// and of each further one how far its kind is from the first.
 ///
 /// # Panics
 ///
@@ -39,22 +46,29 @@ pub fn exercise(input: &[u8]) -> usize {
     };
     let mut session = Session::new(ours, offer).expect("a new socket takes its flags");
     let mut frontend = Socket::new(theirs).expect("a new socket takes its flags");
-    let files = Files::new();
+    LazyLock::force(&FILES);
     let mut script = Script(input);
     let mut applied = 0;
     for _ in 0..MAX_STEPS {
         let Some(step) = script.byte() else { break };
-        let bytes = if step & 0x10 == 0 {
-            script.raw()
+        let (bytes, cut) = if step & 0x10 == 0 {
+            (script.raw(), None)
         } else {
             script.request()
         };
-        let sent = files.pick(step, script.byte().unwrap_or(0));
-        if frontend.send_some(&bytes, &sent).is_err() {
+        let sent = FILES.pick(step, &mut script);
+        let follows = if step & 0x40 == 0 { Ok(()) } else { Err(()) };
+        let (first, rest) = bytes.split_at(cut.unwrap_or(bytes.len()).min(bytes.len()));
+        if frontend.send_some(first, &sent).is_err() {
             break;
         }
-        let follows = if step & 0x40 == 0 { Ok(()) } else { Err(()) };
         if !serve(&mut session, follows, &mut applied) {
+            break;
+        }
+        if !rest.is_empty()
+            && (frontend.send_some(rest, &[]).is_err()
+                || !serve(&mut session, follows, &mut applied))
+        {
             break;
         }
         if step & 0x20 == 0 {
@@ -93,15 +107,24 @@ fn read_answers(frontend: &mut Socket) {
     }
 }
 
+/// What can be sent along; opened once for the process.
+static FILES: LazyLock<Files> = LazyLock::new(Files::new);
+
 struct Files {
     kinds: Vec<OwnedFd>,
 }
 
 impl Files {
     fn new() -> Self {
-        let memory = memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("no file descriptor");
-        ftruncate(&memory, MEMORY_SIZE).expect("no memory");
-        let event = eventfd(0, EventfdFlags::CLOEXEC).expect("no file descriptor");
+        let memory = |size: u64| {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let memory = memfd_create("fuzz", flags).expect("no file descriptor");
+            ftruncate(&memory, size).expect("no memory");
+            memory
+        };
+        let event = |count, flags| {
+            eventfd(count, EventfdFlags::CLOEXEC | flags).expect("no file descriptor")
+        };
         let (reader, writer) = pipe().expect("no file descriptor");
         let (socket, _) = socketpair(
             AddressFamily::UNIX,
@@ -110,22 +133,44 @@ impl Files {
             None,
         )
         .expect("no file descriptor");
+        let open = |path: &str, flags| {
+            openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).expect("no such file")
+        };
+        let sealed = memory(MEMORY_SIZE);
+        fcntl_add_seals(&sealed, SealFlags::WRITE | SealFlags::SHRINK).expect("seals are allowed");
         Self {
-            kinds: vec![memory, event, reader, writer, socket],
+            kinds: vec![
+                memory(MEMORY_SIZE),
+                event(0, EventfdFlags::empty()),
+                reader,
+                writer,
+                socket,
+                memory(0),
+                // Ends inside a page.
+                memory(0x1801),
+                sealed,
+                // Larger than anybody's address space, and takes no memory.
+                memory(1 << 48),
+                event(u32::MAX, EventfdFlags::SEMAPHORE),
+                open("/dev/null", OFlags::RDWR),
+                open("/", OFlags::RDONLY),
+                epoll::create(epoll::CreateFlags::CLOEXEC).expect("no file descriptor"),
+            ],
         }
     }
 
-    fn pick(&self, step: u8, first: u8) -> Vec<BorrowedFd<'_>> {
+    fn pick(&self, step: u8, script: &mut Script<'_>) -> Vec<BorrowedFd<'_>> {
         let (count, same) = (usize::from(step & 0x7), step & 0x8 != 0);
-        let all = self
-            .kinds
-            .iter()
-            .cycle()
-            .skip(if same { 0 } else { usize::from(first % 8) });
-        all.step_by(if same { self.kinds.len() } else { 1 })
-            .take(count)
-            .map(AsFd::as_fd)
-            .collect()
+        let first = usize::from(script.byte().unwrap_or(0));
+        let kind = |i: usize| {
+            let further = match i {
+                0 => 0,
+                _ => usize::from(script.byte().unwrap_or(0)),
+            };
+            let kind = if same { 0 } else { first + further };
+            self.kinds[kind % self.kinds.len()].as_fd()
+        };
+        (0..count).map(kind).collect()
     }
 }
 
@@ -150,25 +195,40 @@ impl Script<'_> {
         self.take(count)
     }
 
-    /// A request with a payload of its size. Numbers are small, so that many of them are right.
-    fn request(&mut self) -> Vec<u8> {
+    /// A request with a payload of its size, and where it is cut in two, if it is. Numbers are small,
+    /// so that many of them are right.
+    fn request(&mut self) -> (Vec<u8>, Option<usize>) {
         let id = RequestId(u32::from(self.byte().unwrap_or(0) % 48));
-        let need_reply = self.byte().unwrap_or(0) & 1 != 0;
-        let size = match Request::from_id(id).map(Request::payload_size) {
+        let flags = self.byte().unwrap_or(0);
+        let need_reply = flags & 1 != 0;
+        let cut = (flags & 2 != 0).then(|| 1 + usize::from(flags >> 2));
+        let known = Request::from_id(id).map(Request::payload_size);
+        let size = match known {
             Some(PayloadSize::Exactly(size)) => size,
+            Some(PayloadSize::MemoryTable) => {
+                // One more than there may be.
+                let regions = usize::from(self.byte().unwrap_or(0)) % (MAX_TABLE_REGIONS + 2);
+                MemoryTable::HEAD + regions * Region::SIZE
+            }
             _ => SingleRegion::SIZE,
         };
         let mut payload = self.take(size.div_ceil(4));
         payload.resize(size.div_ceil(4), 0);
-        // Each byte becomes a word of its own: index, count, size in pages, or half an address.
-        let words = payload.iter().flat_map(|&byte| match byte & 0xc0 {
-            0xc0 => (u32::from(byte) << 12).to_ne_bytes(),
-            _ => u32::from(byte & 0x3f).to_ne_bytes(),
+        // Each byte becomes a word of its own: index, count, size in pages, half an address, or a
+        // feature's bit, alone or with the one without which rings cannot be enabled.
+        let words = payload.iter().flat_map(|&byte| {
+            let word = match byte {
+                0xc0.. => u32::from(byte) << 12,
+                0xa0.. => 1 << 30 | 1 << (byte & 0x1f),
+                0x80.. => 1 << (byte & 0x1f),
+                _ => u32::from(byte & 0x3f),
+            };
+            word.to_ne_bytes()
         });
         let size_on_wire = u32::try_from(size).unwrap_or(u32::MAX);
         let mut bytes = Vec::with_capacity(HEADER_SIZE + size);
         bytes.extend_from_slice(&Header::request(id, size_on_wire, need_reply).bytes());
         bytes.extend(words.take(size));
-        bytes
+        (bytes, cut)
     }
 }
