@@ -10,7 +10,7 @@ bench = $(target)/release/ringway-bench --ringway $(release) --out $(target)/ben
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint fuzz-smoke ci clean
+.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint fuzz fuzz-smoke ci clean
 
 help: ## list these targets
 	@echo 'Ringway: a vhost-user switch for virtual machines'
@@ -64,11 +64,14 @@ lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where in
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path fuzz/Cargo.toml
 	$(cargo) clippy --workspace --all-targets -- -D warnings
-	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build
+	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build fuzz/run fuzz/write-seeds
 	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
 
-fuzz-smoke: ## run each fuzz target for a minute
-	@scripts/fuzz-smoke 60
+fuzz: ## run each fuzz target for ten minutes (FUZZ_SECONDS=600); what they learn stays in fuzz/corpus
+	@scripts/fuzz $(or $(FUZZ_SECONDS),600)
+
+fuzz-smoke: ## run each fuzz target for half a minute
+	@scripts/fuzz 30
 
 ci: ## what the continuous integration runs: lint, test, fuzz-smoke
 	@.ci/run
