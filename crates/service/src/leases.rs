@@ -3,11 +3,13 @@
 //! A pool is a model: what changes it is returned as a [`Change`] and has to be committed by the caller before anybody is told.
 //! After a restart the same changes, put in again with [`Pool::restore`], make the same pool.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use ringway_wire::MacAddress;
+
+use crate::dns::Hosts;
 
 /// Seconds an offer is kept for the client that got it.
 const OFFER_SECONDS: u64 = 60;
@@ -94,6 +96,8 @@ pub struct Pool {
     reserved: HashMap<Client, Ipv4Addr>,
     leases: BTreeMap<Ipv4Addr, Lease>,
     by_client: HashMap<Client, Ipv4Addr>,
+    /// Where to look for a name: every address that a binding or a lease, ended or not, gives it.
+    by_name: BTreeSet<(String, Ipv4Addr)>,
     offers: HashMap<Ipv4Addr, (Client, u64)>,
 }
 
@@ -107,6 +111,7 @@ impl Pool {
             reserved: HashMap::new(),
             leases: BTreeMap::new(),
             by_client: HashMap::new(),
+            by_name: BTreeSet::new(),
             offers: HashMap::new(),
         }
     }
@@ -115,7 +120,14 @@ impl Pool {
     pub fn set_reservations(&mut self, reservations: impl IntoIterator<Item = Reservation>) {
         self.reservations.clear();
         self.reserved.clear();
+        let lent = self.leases.values();
+        self.by_name = lent
+            .filter_map(|l| Some((l.name.clone()?, l.address)))
+            .collect();
         for reservation in reservations {
+            if let Some(name) = &reservation.name {
+                self.by_name.insert((name.clone(), reservation.address));
+            }
             self.reserved
                 .insert(reservation.client.clone(), reservation.address);
             self.reservations.insert(reservation.address, reservation);
@@ -129,6 +141,19 @@ impl Pool {
             && self.by_client.get(&old.client) == Some(&lease.address)
         {
             self.by_client.remove(&old.client);
+        }
+        let forgotten = self
+            .leases
+            .get(&lease.address)
+            .and_then(|old| old.name.clone());
+        let bound = self.reservations.get(&lease.address).map(|r| &r.name);
+        if let Some(name) = forgotten
+            && bound != Some(&Some(name.clone()))
+        {
+            self.by_name.remove(&(name, lease.address));
+        }
+        if let Some(name) = &lease.name {
+            self.by_name.insert((name.clone(), lease.address));
         }
         if lease.state != State::Declined {
             self.by_client.insert(lease.client.clone(), lease.address);
@@ -146,20 +171,19 @@ impl Pool {
         self.reservations.values()
     }
 
-    /// The address that is whose `name`, of those bound or lent now.
+    /// The address that goes by `name`, of those bound or else lent now.
     pub fn find(&self, name: &str, now: u64) -> Option<Ipv4Addr> {
-        let bound = self
-            .reservations
-            .values()
-            .find(|r| r.name.as_deref() == Some(name));
-        let lent = || {
-            self.leases.values().find(|l| {
-                l.name.as_deref() == Some(name) && l.state == State::Bound && l.is_active(now)
-            })
-        };
-        bound
-            .map(|r| r.address)
-            .or_else(|| lent().map(|l| l.address))
+        let first = (name.to_owned(), Ipv4Addr::UNSPECIFIED);
+        let places = self
+            .by_name
+            .range(first..)
+            .take_while(|(there, _)| there == name);
+        let mut found: Vec<_> = places
+            .map(|(_, address)| *address)
+            .filter(|address| self.name_of(*address, now) == Some(name))
+            .collect();
+        found.sort_by_key(|address| !self.reservations.contains_key(address));
+        found.first().copied()
     }
 
     /// The name of an address, of those bound or lent now.
@@ -380,6 +404,17 @@ impl Pool {
                 free.min_by_key(|lease| lease.expires)
                     .map(|lease| lease.address)
             })
+    }
+}
+
+/// A pool at a moment: what DNS asks.
+impl Hosts for (&Pool, u64) {
+    fn address_of(&self, name: &str) -> Option<Ipv4Addr> {
+        self.0.find(name, self.1)
+    }
+
+    fn name_of(&self, address: Ipv4Addr) -> Option<String> {
+        self.0.name_of(address, self.1).map(str::to_owned)
     }
 }
 

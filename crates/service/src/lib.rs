@@ -7,4 +7,5 @@
 #![warn(missing_docs)]
 
 pub mod dhcp4;
+pub mod dns;
 pub mod leases;

@@ -193,3 +193,34 @@ fn what_was_committed_makes_the_same_pool() {
     assert_eq!(pool.by_client, committed.by_client);
     assert_eq!(committed.find("vm2", 5), pool.find("vm2", 5));
 }
+
+#[test]
+fn a_name_that_is_free_again_is_found_where_it_is_now() {
+    let mut pool = pool(20);
+    let lend = |pool: &mut Pool, number: u8, now| {
+        let name = Some("web".to_owned());
+        pool.lend(
+            &client(number),
+            mac(number),
+            address(number),
+            name,
+            now,
+            now + 100,
+        )
+        .unwrap();
+    };
+    lend(&mut pool, 9, 0);
+    lend(&mut pool, 2, 200);
+    assert_eq!(pool.find("web", 200), Some(address(2)));
+    let bound = Reservation {
+        address: address(30),
+        client: client(30)[0].clone(),
+        name: Some("web".into()),
+    };
+    pool.set_reservations([bound]);
+    assert_eq!(pool.find("web", 200), Some(address(30)));
+    pool.set_reservations([]);
+    assert_eq!(pool.find("web", 200), Some(address(2)));
+    assert_eq!(pool.find("web", 400), None);
+    assert_eq!((&pool, 250).name_of(address(2)).as_deref(), Some("web"));
+}
