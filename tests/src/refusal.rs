@@ -41,6 +41,15 @@ impl Lab {
             unprivileged: false,
         }
     }
+
+    /// The checkout may lie where only its owner can look.
+    pub(crate) fn reachable_binary(&self) -> Result<PathBuf> {
+        let copy = self.path("ringway");
+        if !copy.exists() {
+            fs::copy(binary()?, &copy)?;
+        }
+        Ok(copy)
+    }
 }
 
 impl<'a> Attempt<'a> {
@@ -62,7 +71,7 @@ impl<'a> Attempt<'a> {
             let mut setpriv = command("setpriv", self.netns);
             setpriv
                 .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-                .arg(self.reachable_binary()?);
+                .arg(self.lab.reachable_binary()?);
             setpriv
         } else {
             command(binary()?, self.netns)
@@ -103,15 +112,6 @@ impl<'a> Attempt<'a> {
             code,
             sentence: sentence.to_owned(),
         })
-    }
-
-    /// The checkout may lie where only its owner can look.
-    fn reachable_binary(&self) -> Result<PathBuf> {
-        let copy = self.lab.path("ringway");
-        if !copy.exists() {
-            fs::copy(binary()?, &copy)?;
-        }
-        Ok(copy)
     }
 }
 

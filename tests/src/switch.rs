@@ -47,6 +47,7 @@ pub struct SwitchBuilder<'a> {
     lab: &'a Lab,
     arguments: Vec<String>,
     netns: Option<&'a Netns>,
+    unprivileged: bool,
 }
 
 impl<'a> SwitchBuilder<'a> {
@@ -55,6 +56,7 @@ impl<'a> SwitchBuilder<'a> {
             lab,
             arguments: Vec::new(),
             netns: None,
+            unprivileged: false,
         }
     }
 
@@ -85,9 +87,23 @@ impl<'a> SwitchBuilder<'a> {
         self
     }
 
+    /// Runs it as a user who may do nothing in particular.
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = true;
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Result<Switch> {
-        let mut command = command(binary()?, self.netns);
+        let mut command = if self.unprivileged && rustix::process::geteuid().is_root() {
+            let mut setpriv = command("setpriv", self.netns);
+            setpriv
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+                .arg(self.lab.reachable_binary()?);
+            setpriv
+        } else {
+            command(binary()?, self.netns)
+        };
         command
             .arg("switch")
             .args(&self.arguments)

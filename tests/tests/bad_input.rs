@@ -23,6 +23,10 @@ fn command_lines_that_cannot_be_meant() -> Result<()> {
         (&["switch", "--prot", "sink"], &["'--prot'", "--port"]),
         (&["switch"], &["--port", "--help"]),
         (
+            &["switch", "--port", "sink", "--sandbox", "perhaps"],
+            &["'perhaps'", "--sandbox", "on, off"],
+        ),
+        (
             &["switch", "--port", &long_port],
             &[&long, "115 bytes", "at most 107", "shorter"],
         ),

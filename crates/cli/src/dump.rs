@@ -9,7 +9,7 @@ use ringway_api::{
 };
 use ringway_switch::dump::{Dump, DumpConfig, DumpError};
 
-use crate::{Failure, print, usage::socket_path};
+use crate::{Failure, print, sandbox::Sandboxed, usage::socket_path};
 
 /// Be a vhost-user NIC at PATH and print what the guest sends, like `tcpdump -xx`
 ///
@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
     /// End after N frames
     #[arg(long, value_name = "N", value_parser = count)]
     count: Option<u64>,
+    #[command(flatten)]
+    sandbox: Sandboxed,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -32,6 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         path: arguments.path,
         pcap: arguments.pcap,
         count: arguments.count,
+        sandbox: arguments.sandbox.decide(),
     };
     let port = PortSpec::new(PortKind::VhostUser(VhostUser {
         path: config.path.clone(),

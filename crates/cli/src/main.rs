@@ -5,6 +5,7 @@
 mod dump;
 mod log;
 mod print;
+mod sandbox;
 mod switch;
 mod usage;
 

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use ringway_api::{PortSpec, control::Passed, port_spec::PortKind};
 use ringway_switch::{Config, NewPort, Poll, Switch};
 
-use crate::{Failure, print, usage::socket_path};
+use crate::{Failure, print, sandbox::Sandboxed, usage::socket_path};
 
 /// Carry frames between ports until SIGTERM or Ctrl-C
 ///
@@ -31,6 +31,8 @@ pub(crate) struct Arguments {
     /// Accept control connections on a unix socket at PATH
     #[arg(long, value_name = "PATH", value_parser = socket_path)]
     control: Option<PathBuf>,
+    #[command(flatten)]
+    sandbox: Sandboxed,
 }
 
 const PORT_HELP: &str = "\
@@ -73,6 +75,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         },
         stats_interval: arguments.stats_interval,
         control: arguments.control,
+        sandbox: arguments.sandbox.decide(),
     })?;
     for line in lines {
         tracing::info!("{line}");

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use ringway_api::control::Passed;
 use ringway_api::port_spec::{Mode, PortKind, PortSpec, VhostUser};
 use ringway_port::capture::{Capture, Reader};
 use ringway_port::pcapng;
@@ -14,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::control::attached::Attached;
-use crate::{AttachError, Config, RunError, StartError, Switch};
+use crate::{AttachError, Config, RunError, Sandbox, StartError, Switch};
 
 /// What to listen to.
 #[derive(Clone, Debug)]
@@ -25,6 +24,8 @@ pub struct DumpConfig {
     pub pcap: Option<PathBuf>,
     /// End after so many frames.
     pub count: Option<u64>,
+    /// Give up all rights once socket and file are open.
+    pub sandbox: Sandbox,
 }
 
 /// Why a dump ended other than by request.
@@ -63,26 +64,25 @@ impl Dump {
             group: None,
             permissions: VhostUser::PERMISSIONS,
         }));
-        let mut switch = Switch::start(Config {
+        let config_of_switch = Config {
+            ports: vec![spec.into()],
             workers: 1,
+            sandbox: config.sandbox,
             ..Config::default()
-        })?;
-        switch
-            .control
-            .add(spec, Passed::Nothing, Vec::new())
-            .map_err(StartError::from)?;
-        let (reader, names) = capture(&mut switch)?;
-        // Last: a dump that cannot begin shall not empty the file of another one.
-        let writer = match &config.pcap {
-            Some(path) => {
-                let file = File::create(path).map_err(|error| {
-                    let path = path.clone();
-                    StartError::from(AttachError::File { path, error })
-                })?;
-                Some(pcapng::Writer::new(BufWriter::new(file), names)?)
-            }
-            None => None,
         };
+        let (mut switch, crew) = Switch::open(config_of_switch, true)?;
+        // After the socket: a dump that cannot begin shall not empty the file of another one.
+        let file = config.pcap.as_ref().map(|path| {
+            File::create(path).map_err(|error| {
+                let path = path.clone();
+                StartError::from(AttachError::File { path, error })
+            })
+        });
+        let file = file.transpose()?;
+        switch.begin(crew)?;
+        let (reader, names) = capture(&mut switch)?;
+        let writer = file.map(|file| pcapng::Writer::new(BufWriter::new(file), names));
+        let writer = writer.transpose()?;
         Ok(Self {
             switch,
             reader,

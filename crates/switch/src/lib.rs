@@ -20,6 +20,7 @@ mod fallback;
 pub mod fuzz;
 pub mod offload;
 mod policy;
+pub mod sandbox;
 mod signals;
 mod snapshot;
 mod sync;
@@ -42,11 +43,13 @@ use ringway_api::port_spec::PortSpec;
 
 pub use control::attached::AttachError;
 pub use control::socket::SocketError;
+pub use sandbox::Sandbox;
 pub use signals::Ender;
 pub use worker::Poll;
 
 use control::Control;
 use control::statistics::CpuClock;
+use sandbox::{Confinement, Role, SandboxError};
 use signals::Signals;
 use snapshot::Shared;
 use table::{PORT_LIMIT, Table};
@@ -73,6 +76,8 @@ pub struct Config {
     pub stats_interval: Option<Duration>,
     /// Listen for control connections here.
     pub control: Option<PathBuf>,
+    /// Give up all rights once the first ports stand.
+    pub sandbox: Sandbox,
 }
 
 /// A port and what was opened for it beforehand.
@@ -126,6 +131,9 @@ pub enum StartError {
         /// How many were asked for.
         workers: usize,
     },
+    /// Rights cannot be given up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// Guest memory cannot be guarded.
     #[error("cannot guard guest memory")]
     Guard(#[from] ringway_port::GuardError),
@@ -164,17 +172,29 @@ pub struct Switch {
     workers: Vec<JoinHandle<()>>,
 }
 
+/// What a switch that has opened everything still needs to begin.
+pub(crate) struct Crew {
+    workers: usize,
+    cpus: Vec<usize>,
+    poll: Poll,
+    sandbox: Sandbox,
+}
+
 impl Switch {
     /// Starts the workers and opens every port. When this returns every socket listens. The
     /// process's SIGTERM, SIGINT and SIGUSR1 belong to the switch from here on.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, true)
+        let (mut switch, crew) = Self::open(config, true)?;
+        switch.begin(crew)?;
+        Ok(switch)
     }
 
     /// As [`start`](Self::start) within a process that keeps its signals: the switch ends by its
     /// [`Ender`] or a request over the control socket.
     pub fn embed(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, false)
+        let (mut switch, crew) = Self::open(config, false)?;
+        switch.begin(crew)?;
+        Ok(switch)
     }
 
     /// What ends the switch while it runs.
@@ -182,7 +202,8 @@ impl Switch {
         self.signals.ender()
     }
 
-    fn start_with(config: Config, process_signals: bool) -> Result<Self, StartError> {
+    /// Opens whatever there is to open, and starts no thread.
+    pub(crate) fn open(config: Config, process_signals: bool) -> Result<(Self, Crew), StartError> {
         let count = match config.workers {
             0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             workers if workers > MAX_WORKERS => return Err(StartError::Workers { workers }),
@@ -206,14 +227,33 @@ impl Switch {
             shared,
             workers: Vec::new(),
         };
-        for number in 0..count {
-            let cpu = config.cpus.get(number % config.cpus.len().max(1)).copied();
-            switch.spawn(number, cpu, config.poll)?;
-        }
         for NewPort { spec, passed, fds } in config.ports {
-            switch.control.add(spec, passed, fds)?;
+            switch.control.place(spec, passed, fds)?;
         }
-        Ok(switch)
+        let crew = Crew {
+            workers: count,
+            cpus: config.cpus,
+            poll: config.poll,
+            sandbox: config.sandbox,
+        };
+        Ok((switch, crew))
+    }
+
+    /// Gives up all rights, if that is wanted, and starts the threads, which have none then.
+    pub(crate) fn begin(&mut self, crew: Crew) -> Result<(), StartError> {
+        let confinement = match crew.sandbox {
+            Sandbox::Off => Confinement::none(),
+            Sandbox::On => Confinement::enter(&self.control.reach())?,
+        };
+        self.signals
+            .listen(&confinement)
+            .map_err(StartError::system)?;
+        for number in 0..crew.workers {
+            let cpu = crew.cpus.get(number % crew.cpus.len().max(1)).copied();
+            self.spawn(number, cpu, crew.poll, &confinement)?;
+        }
+        self.control.begin(&confinement)?;
+        Ok(confinement.narrow(Role::Control)?)
     }
 
     /// Serves until SIGTERM, SIGINT, its [`Ender`] or a request over the control socket. Prints
@@ -224,30 +264,48 @@ impl Switch {
         self.control.run(&self.signals, out)
     }
 
-    fn spawn(&mut self, number: usize, cpu: Option<usize>, poll: Poll) -> Result<(), StartError> {
+    fn spawn(
+        &mut self,
+        number: usize,
+        cpu: Option<usize>,
+        poll: Poll,
+        confinement: &Confinement,
+    ) -> Result<(), StartError> {
         let worker = Worker::new(number, self.shared.clone(), poll).map_err(StartError::system)?;
-        let (pinned, outcome) = std::sync::mpsc::channel();
+        let prepare = {
+            let confinement = confinement.clone();
+            move || -> Result<CpuClock, StartError> {
+                if let Some(cpu) = cpu {
+                    pin(cpu).map_err(|error| StartError::Cpu {
+                        worker: number,
+                        cpu,
+                        error,
+                    })?;
+                }
+                let clock = CpuClock::of_this_thread();
+                confinement.narrow(Role::Carrier)?;
+                Ok(clock)
+            }
+        };
+        let (prepared, outcome) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let thread = thread.spawn(move || {
-            let result = cpu.map_or(Ok(()), pin);
+            let result = prepare();
             let failed = result.is_err();
-            let _ = pinned.send((result, CpuClock::of_this_thread()));
+            let _ = prepared.send(result);
             if !failed {
                 worker.run();
             }
         });
         let thread = thread.map_err(StartError::system)?;
-        match (outcome.recv(), cpu) {
-            (Ok((Err(error), _)), Some(cpu)) => {
+        match outcome.recv() {
+            Ok(Err(error)) => {
                 let _ = thread.join();
-                return Err(StartError::Cpu {
-                    worker: number,
-                    cpu,
-                    error,
-                });
+                return Err(error);
             }
-            (Ok((_, clock)), _) => self.control.cpu_clocks.push(clock),
-            (Err(_), _) => {}
+            Ok(Ok(clock)) => self.control.cpu_clocks.push(clock),
+            // It panicked, which its presence tells the control thread.
+            Err(_) => {}
         }
         self.workers.push(thread);
         Ok(())

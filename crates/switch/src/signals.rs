@@ -9,9 +9,13 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Handle;
 use signal_hook::iterator::Signals as Waiting;
 
+use crate::sandbox::{Confinement, Role};
+
 /// SIGTERM, SIGINT and SIGUSR1 since the last look.
 pub(crate) struct Signals {
     shared: Arc<Pending>,
+    /// Signals that come meanwhile wait in there.
+    waiting: Option<Waiting>,
     handle: Option<Handle>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -33,7 +37,8 @@ pub(crate) struct Wanted {
 pub struct Ender(Arc<Pending>);
 
 impl Signals {
-    /// Takes the signals of this process, if `process` says so; else only an [`Ender`] is heard.
+    /// Takes the signals of this process, if `process` says so; else only an [`Ender`] is heard. They
+    /// are heard from [`listen`](Self::listen) on.
     pub(crate) fn new(process: bool) -> std::io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Pending {
@@ -41,28 +46,48 @@ impl Signals {
             end: AtomicBool::new(false),
             statistics: AtomicBool::new(false),
         });
-        let mut signals = Self {
-            shared,
-            handle: None,
-            thread: None,
+        let waiting = if process {
+            Some(Waiting::new([SIGTERM, SIGINT, SIGUSR1])?)
+        } else {
+            None
         };
-        if process {
-            let mut waiting = Waiting::new([SIGTERM, SIGINT, SIGUSR1])?;
-            signals.handle = Some(waiting.handle());
-            let pending = signals.shared.clone();
-            let thread = std::thread::Builder::new().name("signals".into());
-            signals.thread = Some(thread.spawn(move || {
-                for signal in waiting.forever() {
-                    let flag = if signal == SIGUSR1 {
-                        &pending.statistics
-                    } else {
-                        &pending.end
-                    };
-                    pending.raise(flag);
-                }
-            })?);
+        Ok(Self {
+            shared,
+            handle: waiting.as_ref().map(Waiting::handle),
+            waiting,
+            thread: None,
+        })
+    }
+
+    /// Starts the thread that hears them.
+    pub(crate) fn listen(&mut self, confinement: &Confinement) -> std::io::Result<()> {
+        let Some(mut waiting) = self.waiting.take() else {
+            return Ok(());
+        };
+        let pending = self.shared.clone();
+        let confinement = confinement.clone();
+        let (ready, narrowed) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("signals".into());
+        self.thread = Some(thread.spawn(move || {
+            let outcome = confinement.narrow(Role::Carrier);
+            let failed = outcome.is_err();
+            let _ = ready.send(outcome);
+            if failed {
+                return;
+            }
+            for signal in waiting.forever() {
+                let flag = if signal == SIGUSR1 {
+                    &pending.statistics
+                } else {
+                    &pending.end
+                };
+                pending.raise(flag);
+            }
+        })?);
+        match narrowed.recv() {
+            Ok(Err(error)) => Err(std::io::Error::other(error)),
+            _ => Ok(()),
         }
-        Ok(signals)
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {

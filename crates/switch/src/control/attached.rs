@@ -21,6 +21,7 @@ use ringway_wire::MacAddress;
 
 use super::socket::{Listener, SocketError};
 use crate::policy::{Limiter, Policy, Vlan};
+use crate::sandbox::{Confinement, Role};
 
 /// A port and everything that was opened for it; dropping it closes and removes all of that.
 pub(crate) struct Attached {
@@ -40,8 +41,18 @@ pub(crate) struct Attached {
 pub(crate) enum Kind {
     VhostUser(Box<Socket>),
     Tap(Arc<Tap>),
-    Capture(Option<JoinHandle<()>>),
+    Capture(Writing),
     Plain,
+}
+
+/// Who writes what a capture records.
+pub(crate) enum Writing {
+    /// A thread that does not run yet.
+    Waiting(Box<dyn FnOnce() + Send>),
+    /// A thread.
+    Running(JoinHandle<()>),
+    /// Somebody else.
+    Elsewhere,
 }
 
 /// The socket side of a vhost-user port.
@@ -91,6 +102,16 @@ pub enum AttachError {
     TapNotOpened {
         /// The tap.
         name: String,
+    },
+    /// It would have to be opened by a switch that opens nothing any more.
+    #[error(
+        "port {name}: this switch is in its sandbox and opens nothing itself: pass {wanted} with the request, or start the switch with --sandbox off"
+    )]
+    Confined {
+        /// The port.
+        name: String,
+        /// What to pass.
+        wanted: &'static str,
     },
     /// Not built yet.
     #[error(
@@ -178,14 +199,13 @@ impl Attached {
                 let mut writer =
                     pcapng::Writer::new(BufWriter::new(out), names.clone()).map_err(file)?;
                 let path = path.clone();
-                let thread = std::thread::Builder::new().name("pcap".into());
-                let thread = thread.spawn(move || {
+                let work = move || {
                     if let Err(error) = pcapng::drain(reader, &mut writer) {
                         tracing::error!("{}: the capture ends here: {error}", path.display());
                     }
-                });
+                };
                 view = Some(Arc::new(capture));
-                Kind::Capture(Some(thread.map_err(system)?))
+                Kind::Capture(Writing::Waiting(Box::new(work)))
             }
             PortKind::AfPacket { .. } => {
                 return Err(AttachError::NotAvailable {
@@ -216,9 +236,44 @@ impl Attached {
         })
     }
 
+    /// Starts the thread it has, if any.
+    pub(crate) fn begin(&mut self, confinement: &Confinement) -> Result<(), AttachError> {
+        let Kind::Capture(writing) = &mut self.kind else {
+            return Ok(());
+        };
+        let Writing::Waiting(work) = std::mem::replace(writing, Writing::Elsewhere) else {
+            return Ok(());
+        };
+        let confinement = confinement.clone();
+        let (ready, narrowed) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("pcap".into());
+        let thread = thread.spawn(move || {
+            let outcome = confinement.narrow(Role::Carrier);
+            let failed = outcome.is_err();
+            let _ = ready.send(outcome);
+            if !failed {
+                work();
+            }
+        });
+        let system = |error| AttachError::System {
+            name: self.name.clone(),
+            error,
+        };
+        *writing = Writing::Running(thread.map_err(system)?);
+        match narrowed.recv() {
+            Ok(Err(error)) => Err(system(std::io::Error::other(error))),
+            _ => Ok(()),
+        }
+    }
+
     /// A capture somebody in this process reads.
     pub(crate) fn capture(identity: Identity, spec: PortSpec, capture: Capture) -> Self {
-        Self::made_here(identity, spec, Arc::new(capture), Kind::Capture(None))
+        Self::made_here(
+            identity,
+            spec,
+            Arc::new(capture),
+            Kind::Capture(Writing::Elsewhere),
+        )
     }
 
     /// A port that somebody in this process made.
@@ -275,11 +330,29 @@ impl Drop for Attached {
     fn drop(&mut self) {
         // The writer ends when the recording end is gone, which is when the last view is.
         self.view = None;
-        if let Kind::Capture(Some(thread)) = std::mem::replace(&mut self.kind, Kind::Capture(None))
+        if let Kind::Capture(Writing::Running(thread)) =
+            std::mem::replace(&mut self.kind, Kind::Plain)
         {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether all came along that a port needs of a switch that opens nothing itself.
+pub(crate) fn check_passed(spec: &PortSpec, passed: Passed) -> Result<(), AttachError> {
+    let wanted = match (&spec.kind, passed) {
+        (PortKind::VhostUser(user), Passed::Nothing) => match user.mode {
+            Mode::Server => "a listening socket (`listener`)",
+            Mode::Client => "a connected socket (`connection`)",
+        },
+        (PortKind::Pcap { .. }, Passed::Nothing) => "a file open for writing (`file`)",
+        // A tap is never opened here, the others need nothing.
+        _ => return Ok(()),
+    };
+    Err(AttachError::Confined {
+        name: spec.default_name(),
+        wanted,
+    })
 }
 
 enum OpenError {

@@ -22,6 +22,7 @@ use ringway_port::capture::SourceNames;
 use rustix::event::{Timespec, epoll};
 
 use crate::assign::Assignment;
+use crate::sandbox::{Confinement, Reach, directory};
 use crate::signals::Signals;
 use crate::snapshot::{Entry, Shared, Snapshot, receive_queues};
 use crate::table::MAX_PORTS;
@@ -70,6 +71,7 @@ pub(crate) struct Control {
     listener: Option<Listener>,
     connections: HashMap<u64, Channel>,
     tap_offloads: Offloads,
+    confinement: Confinement,
     next_sweep: Instant,
     frequency: StatisticsFrequency,
     leaving: bool,
@@ -111,6 +113,7 @@ impl Control {
             listener,
             connections: HashMap::new(),
             tap_offloads: Offloads::default(),
+            confinement: Confinement::none(),
             next_sweep: Instant::now() + SWEEP,
             frequency,
             leaving: false,
@@ -182,26 +185,82 @@ impl Control {
         drop(ports);
     }
 
-    /// Adds a port; returns its name.
+    /// Adds a port to a switch that runs; returns its name.
     pub(crate) fn add(
         &mut self,
         spec: PortSpec,
         passed: Passed,
         fds: Vec<OwnedFd>,
     ) -> Result<String, AttachError> {
-        let identity = self.identity(&spec)?;
-        let number = identity.number;
-        let name = identity.name.clone();
-        let attached = Attached::open(identity, spec, passed, fds, &self.names)?;
-        self.install(attached);
-        if let Some(Attached {
-            kind: Kind::VhostUser(_),
-            ..
-        }) = self.ports.get(&number)
-        {
-            self.watch_socket(number);
+        if self.confinement.is_on() {
+            attached::check_passed(&spec, passed)?;
+        }
+        let number = self.place(spec, passed, fds)?;
+        let confinement = self.confinement.clone();
+        let Some(port) = self.ports.get_mut(&number) else {
+            return Ok(String::new());
+        };
+        if let Err(error) = port.begin(&confinement) {
+            self.remove(number);
+            return Err(error);
+        }
+        let name = port.name.clone();
+        if port.view.is_some() {
+            self.publish();
         }
         Ok(name)
+    }
+
+    /// Opens a port, which workers do not see yet; returns its number.
+    pub(crate) fn place(
+        &mut self,
+        spec: PortSpec,
+        passed: Passed,
+        fds: Vec<OwnedFd>,
+    ) -> Result<u32, AttachError> {
+        let identity = self.identity(&spec)?;
+        let number = identity.number;
+        let attached = Attached::open(identity, spec, passed, fds, &self.names)?;
+        let has_socket = matches!(attached.kind, Kind::VhostUser(_));
+        self.enter(attached);
+        if has_socket {
+            self.watch_socket(number);
+        }
+        Ok(number)
+    }
+
+    /// What the ports that were placed need of the file system later.
+    pub(crate) fn reach(&self) -> Reach {
+        let mut reach = Reach::default();
+        let mut removing = |path: &Path| reach.removing.push(directory(path));
+        self.listener
+            .as_ref()
+            .and_then(Listener::path)
+            .map(&mut removing);
+        for port in self.ports.values() {
+            let Kind::VhostUser(socket) = &port.kind else {
+                continue;
+            };
+            match &socket.place {
+                Place::Listening(listener) => {
+                    listener.path().map(&mut removing);
+                }
+                Place::Connecting { path, .. } => {
+                    reach.connecting.extend(path.as_deref().map(directory));
+                }
+            }
+        }
+        reach
+    }
+
+    /// Starts what the ports that were placed have threads for, and shows the workers the ports.
+    pub(crate) fn begin(&mut self, confinement: &Confinement) -> Result<(), AttachError> {
+        self.confinement = confinement.clone();
+        for port in self.ports.values_mut() {
+            port.begin(confinement)?;
+        }
+        self.publish();
+        Ok(())
     }
 
     /// Number, slot and name of a new port.
@@ -227,16 +286,19 @@ impl Control {
 
     /// Makes a port known to the workers.
     pub(crate) fn install(&mut self, port: Attached) {
-        let name = port.name.clone();
-        self.names
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(port.number, name);
         let visible = port.view.is_some();
-        self.ports.insert(port.number, port);
+        self.enter(port);
         if visible {
             self.publish();
         }
+    }
+
+    fn enter(&mut self, port: Attached) {
+        self.names
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(port.number, port.name.clone());
+        self.ports.insert(port.number, port);
     }
 
     /// Removes a port and everything that was opened for it.

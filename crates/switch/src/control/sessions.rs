@@ -1,5 +1,6 @@
 //! Front-ends: they come, set up rings, leave.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -333,7 +334,16 @@ impl Control {
                         opened.push((number, connection));
                         continue;
                     }
-                    Err(_) => *next = now + RETRY,
+                    Err(error) => {
+                        *next = now + RETRY;
+                        if error.kind() == ErrorKind::PermissionDenied && socket.complaints == 0 {
+                            socket.complaints = 1;
+                            let (name, path) = (&port.name, path.display());
+                            tracing::warn!(
+                                "port {name}: no right to connect to {path}: make it writable for the user that runs the switch; in its sandbox root has no more rights than others"
+                            );
+                        }
+                    }
                 }
             }
             again = Some(again.map_or(*next, |other| other.min(*next)));

@@ -139,6 +139,11 @@ impl Listener {
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+
+    /// Where it listens, unless somebody else made it.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|(path, _)| path.as_path())
+    }
 }
 
 impl Drop for Listener {
@@ -166,8 +171,11 @@ pub(crate) fn peer(socket: &OwnedFd) -> String {
     match rustix::net::sockopt::socket_peercred(socket) {
         Ok(peer) => {
             let pid = peer.pid.as_raw_nonzero();
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("{} pid {pid}", name.trim_end())
+            // In the sandbox there is no looking at other processes.
+            match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+                Ok(name) => format!("{} pid {pid}", name.trim_end()),
+                Err(_) => format!("pid {pid}"),
+            }
         }
         Err(_) => "an unknown process".into(),
     }
