@@ -293,6 +293,8 @@ pub struct PortStatistics {
     pub features: String,
     pub queues: Vec<QueueStatistics>,
     pub drops: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub faults: BTreeMap<String, u64>,
 }
 
 /// One queue pair's part; rx is from the guest, tx is to the guest.

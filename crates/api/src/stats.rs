@@ -61,6 +61,9 @@ pub struct PortStatistics {
     pub queues: Vec<QueueStatistics>,
     /// Drops charged to this port, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Rings that were stopped because their driver lied or their memory went, by what was wrong. Printed only when there are any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, u64>,
 }
 
 /// What one queue pair counted; rx is from the guest, tx is to the guest.
@@ -129,6 +132,7 @@ mod tests {
                     lock_waits: 0,
                 }],
                 drops: BTreeMap::from([("no-buffers".into(), 5)]),
+                faults: BTreeMap::from([("unmapped".into(), 1)]),
             }],
             attempted: 7,
             delivered: 2,
@@ -148,7 +152,7 @@ mod tests {
             r#"{"ports":[{"name":"a","kind":"vhost-user","connected":true,"features":"0x130000000","#,
             r#""queues":[{"rx_frames":1,"rx_bytes":60,"tx_frames":2,"tx_bytes":120,"kicks":3,"calls":4,"#,
             r#""worker":0,"busy_ns":900}],"#,
-            r#""drops":{"no-buffers":5}}],"attempted":7,"delivered":2,"dropped":5,"copied_bytes":180,"#,
+            r#""drops":{"no-buffers":5},"faults":{"unmapped":1}}],"attempted":7,"delivered":2,"dropped":5,"copied_bytes":180,"#,
             r#""workers":[{"name":"worker-0","queues":1,"attempted":7,"delivered":2,"busy_ns":900,"cpu_ns":1000,"moves":0}]}"#
         );
         assert_eq!(statistics.to_json(), text);

@@ -1,7 +1,11 @@
 //! What a port counts. Counters are shared between workers and whoever reads statistics; they
 //! outlive the port's views, so a reconnect does not reset them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::Fault;
 
 /// Why a frame was not delivered. Every drop has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +111,8 @@ pub struct Counters {
     /// One per queue pair.
     pub queues: Box<[QueueCounters]>,
     drops: [AtomicU64; DropReason::ALL.len()],
+    /// By name. Each costs the ring it happened to, so there are few and they may wait for a lock.
+    faults: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Counters {
@@ -115,12 +121,27 @@ impl Counters {
         Self {
             queues: (0..pairs).map(|_| QueueCounters::default()).collect(),
             drops: Default::default(),
+            faults: Mutex::default(),
         }
     }
 
     /// Counts drops; several workers may do so at once.
     pub fn drop_frames(&self, reason: DropReason, frames: u64) {
         self.drops[reason as usize].fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Counts a queue that cannot be served any more.
+    #[cold]
+    pub fn count_fault(&self, fault: &Fault) {
+        // Numbers are whole wherever another thread may have panicked.
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        *faults.entry(fault.name()).or_default() += 1;
+    }
+
+    /// Faults so far by name, those that happened only.
+    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
+        let faults = self.faults.lock();
+        faults.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Drops so far, those that happened only.
@@ -248,5 +269,21 @@ mod tests {
             counters.drops().collect::<Vec<_>>(),
             [(DropReason::NoBuffers, 7)]
         );
+    }
+
+    #[test]
+    fn faults_are_counted_by_name() {
+        let counters = Counters::new(1);
+        let jump = ringway_ring::RingFault::AvailableJump {
+            index: 9,
+            used: 0,
+            size: 4,
+        };
+        for ring in 0..2 {
+            counters.count_fault(&Fault::Ring { ring, fault: jump });
+        }
+        counters.count_fault(&Fault::MemoryLost { ring: 1 });
+        let expected = BTreeMap::from([("available_jump", 2), ("memory_lost", 1)]);
+        assert_eq!(counters.faults(), expected);
     }
 }

@@ -162,6 +162,17 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Name in statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ring { fault, .. } => fault.name(),
+            Self::MemoryLost { .. } => "memory_lost",
+            Self::Io { .. } => "io",
+        }
+    }
+}
+
 /// Guards this process against front-ends that truncate the memory they share: the fault costs
 /// their port, not the process. To be called once before the first port is opened.
 pub fn guard_memory() -> Result<(), GuardError> {

@@ -132,3 +132,25 @@ pub enum RingFault {
     #[error("the ring lies in another memory than the one passed")]
     ForeignMemory,
 }
+
+impl RingFault {
+    /// Name in statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AvailableJump { .. } => "available_jump",
+            Self::HeadOutOfRange { .. } => "head_out_of_range",
+            Self::NextOutOfRange { .. } => "next_out_of_range",
+            Self::ChainTooLong { .. } => "chain_too_long",
+            Self::Unmapped { .. } => "unmapped",
+            Self::ReadableAfterWritable => "readable_after_writable",
+            Self::WrongDirection { .. } => "wrong_direction",
+            Self::IndirectLength { .. } => "indirect_length",
+            Self::NestedIndirect => "nested_indirect",
+            Self::IndirectWithNext => "indirect_with_next",
+            Self::IndirectNotNegotiated => "indirect_not_negotiated",
+            Self::TooManySegments { .. } => "too_many_segments",
+            Self::TotalTooLong { .. } => "total_too_long",
+            Self::ForeignMemory => "foreign_memory",
+        }
+    }
+}

@@ -417,16 +417,18 @@ impl Link {
     }
 
     fn fail(&self, queue: &Queue, fault: ringway_ring::RingFault) -> Fault {
-        queue.fail();
-        Fault::Ring {
-            ring: queue.index,
-            fault,
-        }
+        let ring = queue.index;
+        self.stop(queue, Fault::Ring { ring, fault })
     }
 
     fn lost(&self, queue: &Queue) -> Fault {
+        self.stop(queue, Fault::MemoryLost { ring: queue.index })
+    }
+
+    fn stop(&self, queue: &Queue, fault: Fault) -> Fault {
         queue.fail();
-        Fault::MemoryLost { ring: queue.index }
+        self.counters.count_fault(&fault);
+        fault
     }
 }
 

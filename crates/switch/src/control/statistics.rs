@@ -66,6 +66,7 @@ impl Control {
             .drops()
             .map(|(reason, n)| (reason.name().to_owned(), n))
             .collect();
+        let faults = port.counters.faults().into_iter();
         let queues = 0..port.counters.queues.len();
         PortStatistics {
             name: port.name.clone(),
@@ -74,6 +75,7 @@ impl Control {
             features: port.features(),
             queues: queues.map(|queue| self.queue(port, queue)).collect(),
             drops,
+            faults: faults.map(|(name, n)| (name.to_owned(), n)).collect(),
         }
     }
 
