@@ -19,6 +19,7 @@ use ringway_port::vhost_user::{Device, Settings};
 use ringway_port::{Counters, Port, pcapng};
 use ringway_wire::MacAddress;
 
+use super::chatter::Chatter;
 use super::socket::{Listener, SocketError};
 use crate::policy::{Limiter, Policy, Vlan};
 use crate::sandbox::{Confinement, Role};
@@ -66,6 +67,8 @@ pub(crate) struct Socket {
     pub(crate) announced: Option<(u64, usize)>,
     /// Errors already said, so that a front-end cannot fill the log.
     pub(crate) complaints: u32,
+    /// What else it may say.
+    pub(crate) chatter: Chatter,
 }
 
 pub(crate) enum Place {
@@ -396,6 +399,7 @@ fn open_socket(
         partial_since: None,
         announced: None,
         complaints: 0,
+        chatter: Chatter::new(now),
     })
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod attached;
 mod balance;
+pub(crate) mod chatter;
 mod requests;
 mod sessions;
 pub(crate) mod socket;

@@ -53,13 +53,17 @@ impl Control {
             Ok(Some(connection)) => connection,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!("port {port}: accepting a front-end: {error}");
+                if socket.chatter.allows(port) {
+                    tracing::warn!("port {port}: accepting a front-end: {error}");
+                }
                 return;
             }
         };
         let who = peer(&connection);
         if socket.device.is_some() {
-            tracing::warn!("port {port}: refused {who}: another front-end is connected");
+            if socket.chatter.allows(port) {
+                tracing::warn!("port {port}: refused {who}: another front-end is connected");
+            }
             return;
         }
         self.open_session(number, connection, who);
@@ -128,7 +132,9 @@ impl Control {
             }
         }
         for number in late {
-            if let Some((port, _)) = self.socket(number) {
+            if let Some((port, socket)) = self.socket(number)
+                && socket.chatter.allows(port)
+            {
                 tracing::warn!(
                     "port {port}: the front-end stopped in the middle of a message for 1 s"
                 );
@@ -154,7 +160,7 @@ impl Control {
                 continue;
             };
             socket.complaints += 1;
-            if socket.complaints <= COMPLAINTS {
+            if socket.complaints <= COMPLAINTS && socket.chatter.allows(name) {
                 tracing::error!(
                     "port {name}: {fault}; the ring is stopped until the driver starts it again"
                 );
@@ -207,6 +213,7 @@ impl Control {
             Socket {
                 device: Some(device),
                 complaints,
+                chatter,
                 ..
             },
         )) = self.socket(number)
@@ -216,7 +223,7 @@ impl Control {
         let (view, errors) = device.revive();
         for error in &errors {
             *complaints += 1;
-            if *complaints <= COMPLAINTS {
+            if *complaints <= COMPLAINTS && chatter.allows(port) {
                 tracing::error!("port {port}: {error}");
             }
         }
@@ -247,15 +254,20 @@ impl Control {
         }
     }
 
-    fn connected(&mut self, number: u32, device: Device, who: String) {
+    fn connected(&mut self, number: u32, mut device: Device, who: String) {
         let Some((port, socket)) = self.socket(number) else {
             return;
         };
-        tracing::info!("port {port}: front-end connected ({who})");
+        if socket.chatter.allows(port) {
+            tracing::info!("port {port}: front-end connected ({who})");
+        }
         socket.since = Instant::now();
         socket.partial_since = None;
         socket.announced = None;
         socket.complaints = 0;
+        if socket.chatter.is_silent() {
+            device.session().hide_refusals();
+        }
         socket.device = Some(device);
         self.watch_session(number);
     }
@@ -267,6 +279,7 @@ impl Control {
         };
         let seconds = socket.since.elapsed().as_secs_f32();
         match error {
+            _ if !socket.chatter.allows(port) => {}
             SessionError::Closed => {
                 tracing::info!("port {port}: front-end disconnected after {seconds:.1} s");
             }
@@ -304,6 +317,7 @@ impl Control {
             return;
         }
         match now.1 {
+            _ if !socket.chatter.allows(port) => {}
             0 => tracing::info!("port {port}: the driver stopped"),
             _ => tracing::info!("port {port}: {}", device.negotiated()),
         }

@@ -238,6 +238,11 @@ impl Session {
         self.socket.wants_write()
     }
 
+    /// Refusals are not logged any more: this front-end, or those before it, were refused often enough.
+    pub fn hide_refusals(&mut self) {
+        self.refusals = LOGGED_REFUSALS;
+    }
+
     /// Sends answers that wait.
     ///
     /// # Errors
