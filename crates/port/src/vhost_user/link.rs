@@ -85,6 +85,10 @@ impl Port for Link {
             .lock()
             .take_readable(&self.memory, &mut burst.batch, limit)
             .map_err(|fault| self.fail(ring, fault))?;
+        // A ring whose memory disappeared may look as if there were nothing in it.
+        if taken == 0 && self.memory.is_poisoned() {
+            return Err(self.lost(ring));
+        }
         if source.discard {
             burst.refuse(&self.counters, DropReason::RingDisabled, taken);
             return Ok(taken);
@@ -417,6 +421,10 @@ impl Link {
     }
 
     fn fail(&self, queue: &Queue, fault: ringway_ring::RingFault) -> Fault {
+        // Of a ring whose memory disappeared zeroes are read, which is no lie of the driver's.
+        if self.memory.is_poisoned() {
+            return self.lost(queue);
+        }
         let ring = queue.index;
         self.stop(queue, Fault::Ring { ring, fault })
     }

@@ -3,6 +3,8 @@ use ringway_ring::{DriverOptions, DriverRing, RingBase, RingFeatures, Used};
 use super::*;
 use crate::Heads;
 
+mod checks;
+
 /// Guest addresses: rings below, then what the guest sends, then its buffers.
 const TRANSMIT: u64 = 0x4_0000;
 const RECEIVE: u64 = 0x8_0000;
@@ -382,4 +384,27 @@ fn nothing_of_memory_that_disappeared_is_published() {
     assert!(next.push_private(&PLAIN, &frames[0]));
     assert_eq!(sound.link.send(0, &next, 1).delivered, 1);
     assert_eq!(sound.read(RECEIVE + 12, 90), frames[0]);
+}
+
+#[test]
+fn a_ring_whose_memory_disappeared_neither_lies_nor_is_empty() {
+    ringway_mem::sigbus::install().unwrap();
+    for sent in 0..2 {
+        let (memory, regions) = GuestMemory::memfd(&[(0, END)]).unwrap();
+        let mut source = guest(memory, MODERN);
+        for _ in 0..sent {
+            source.send(&[0; 12], &pattern(100), []);
+            let mut heads = Heads::new();
+            let mut burst = Burst::new(&mut heads);
+            assert_eq!(source.link.receive(0, 32, &mut burst), Ok(1));
+            source.link.release(0, &mut burst).unwrap();
+        }
+        // The index that is read now is 0: as if the driver had gone back, or had sent nothing.
+        rustix::fs::ftruncate(&regions[0].file, 0).unwrap();
+        let mut heads = Heads::new();
+        let taken = source.link.receive(0, 32, &mut Burst::new(&mut heads));
+        assert_eq!(taken, Err(Fault::MemoryLost { ring: 1 }));
+        let counted = source.link.counters.faults().into_iter();
+        assert_eq!(counted.collect::<Vec<_>>(), [("memory_lost", 1)]);
+    }
 }
