@@ -10,7 +10,7 @@ bench = $(target)/release/ringway-bench --ringway $(release) --out $(target)/ben
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint fuzz fuzz-smoke ci clean
+.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint soak fuzz fuzz-smoke ci clean
 
 help: ## list these targets
 	@echo 'Ringway: a vhost-user switch for virtual machines'
@@ -66,6 +66,12 @@ lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where in
 	$(cargo) clippy --workspace --all-targets -- -D warnings
 	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build fuzz/run fuzz/write-seeds
 	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
+
+soak: ## ten minutes of hostile guests and front-ends, beside two that must not lose a frame; SOAK_SECONDS=N for another time
+	@scripts/setup build
+	$(cargo) build --release -p ringway
+	@$(CARGO) build --locked -p ringway-tests --bin soak
+	RINGWAY=$(release) $(target)/debug/soak $(or $(SOAK_SECONDS),600)
 
 fuzz: ## run each fuzz target for ten minutes (FUZZ_SECONDS=600); what they learn stays in fuzz/corpus
 	@scripts/fuzz $(or $(FUZZ_SECONDS),600)

@@ -364,7 +364,7 @@ fn indirect_len_is_a_multiple_of_16_non_zero_and_capped() {
             longest - 1,
             longest + 1,
             longest + 16,
-            u32::MAX & !15,
+            !15,
         ] {
             let mut raw = Raw::new(packed).chain(&[(TABLE, len, INDIRECT)]);
             assert_eq!(
