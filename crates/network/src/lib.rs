@@ -4,3 +4,18 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+mod choose;
+mod error;
+mod members;
+mod model;
+mod networks;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod things;
+
+pub use error::Invalid;
+pub use model::{Network, Port, Site, State};
+pub use plan::{Change, Plan, Step};
+pub use things::{Firewall, FirewallNetwork, Link, Service, SwitchPort, Things};
