@@ -10,7 +10,7 @@ bench = $(target)/release/ringway-bench --ringway $(release) --out $(target)/ben
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint soak fuzz fuzz-smoke ci clean
+.PHONY: help build guest demo test bench bench-quick bench-inside bench-doc bench-build lint soak fuzz fuzz-smoke sanitize ci clean
 
 help: ## list these targets
 	@echo 'Ringway: a vhost-user switch for virtual machines'
@@ -63,8 +63,9 @@ bench-build:
 lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where installed
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path fuzz/Cargo.toml
+	@$(cargo) metadata --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	$(cargo) clippy --workspace --all-targets -- -D warnings
-	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build fuzz/run fuzz/write-seeds
+	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build fuzz/run fuzz/write-seeds fuzz/coverage
 	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
 
 soak: ## ten minutes of hostile guests and front-ends, beside two that must not lose a frame; SOAK_SECONDS=N for another time
@@ -78,6 +79,10 @@ fuzz: ## run each fuzz target for ten minutes (FUZZ_SECONDS=600); what they lear
 
 fuzz-smoke: ## run each fuzz target for half a minute
 	@scripts/fuzz 30
+
+sanitize: ## the data path's tests under AddressSanitizer, then ThreadSanitizer; needs nightly Rust, ten minutes
+	@scripts/sanitize address
+	@scripts/sanitize thread
 
 ci: ## what the continuous integration runs: lint, test, fuzz-smoke
 	@.ci/run
