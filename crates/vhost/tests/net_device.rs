@@ -186,6 +186,12 @@ fn rings_start_stop_and_say_where_they_stand() {
     device.start_ring(1, ring(1), 101).unwrap();
     device.stop_log().unwrap();
     device.enable(1).unwrap();
+    device.start_ring(2, ring(2), 0).unwrap();
+    device.reset().unwrap();
+    assert!(device.stop().unwrap().is_empty(), "a ring was left");
+    device.start_ring(0, ring(0), 100).unwrap();
+    device.start_ring(1, ring(1), 101).unwrap();
+    device.enable(1).unwrap();
     drop(device);
 
     let record = server.join().unwrap();

@@ -18,8 +18,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    shutdown, socket_with,
+};
 
 use super::features::{VHOST_USER_PROTOCOL_F_REPLY_ACK, has};
 use super::message::{Answer, Header, MAX_TABLE_REGIONS, Request, RequestId, parse_u64};
@@ -182,6 +186,30 @@ impl Frontend {
         }
     }
 
+    /// Ends the connection and waits until the back-end has closed its end. Only then is it sure that the
+    /// back-end writes to no memory any more. What it still answers is thrown away.
+    ///
+    /// # Errors
+    ///
+    /// When the back-end does not close its end in time.
+    pub fn leave(&mut self) -> Result<(), FrontendError> {
+        self.out_of_step = true;
+        let request = RequestId(0);
+        let deadline = Instant::now() + self.patience;
+        if shutdown(&self.socket, Shutdown::Write).is_err() {
+            return Ok(());
+        }
+        let mut thrown_away = [0; 256];
+        loop {
+            match recv(&self.socket, &mut thrown_away, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait(request, PollFlags::IN, deadline)?,
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
     /// What SET_PROTOCOL_FEATURES said last; 0 before.
     #[must_use]
     pub fn protocol_features(&self) -> u64 {
@@ -300,7 +328,7 @@ impl Frontend {
                 request,
                 patience: self.patience,
             }),
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(SocketError::Io(errno.into()).into()),
         }
     }

@@ -18,9 +18,10 @@ use ringway_mem::RegionRequest;
 
 use super::{Frontend, Inflight};
 use crate::user::features::{
-    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
-    VHOST_USER_PROTOCOL_F_LOG_SHMFD, VHOST_USER_PROTOCOL_F_NET_MTU, VHOST_USER_PROTOCOL_F_RARP,
-    VHOST_USER_PROTOCOL_F_STATUS,
+    VHOST_F_LOG_ALL, VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+    VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD, VHOST_USER_PROTOCOL_F_LOG_SHMFD,
+    VHOST_USER_PROTOCOL_F_NET_MTU, VHOST_USER_PROTOCOL_F_RARP, VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+    VHOST_USER_PROTOCOL_F_STATUS, mask,
 };
 use crate::user::message::MAX_TABLE_REGIONS;
 use crate::user::session::MAX_QUEUE_PAIRS;
@@ -35,6 +36,7 @@ pub use setup::{RingSetup, SetupError, Wish};
 pub struct NetDevice {
     front: Frontend,
     wish: Wish,
+    offered: u64,
     features: u64,
     memory: Vec<RegionRequest>,
     /// By number: what was said of a ring.
@@ -73,6 +75,7 @@ impl NetDevice {
         let rings = 2 * usize::from(pairs);
         let mut device = Self {
             front,
+            offered: 0,
             features: wish.required,
             wish,
             memory: Vec::new(),
@@ -220,6 +223,23 @@ impl NetDevice {
         Ok(bases)
     }
 
+    /// Resets the device: rings stop and are disabled, features are as before negotiation. Then negotiates the same
+    /// again; memory stays shared, rings have to be started anew. Needs RESET_DEVICE.
+    ///
+    /// # Errors
+    ///
+    /// When the back-end cannot, refuses, or does not answer right in time.
+    pub fn reset(&mut self) -> Result<(), SetupError> {
+        self.needs(VHOST_USER_PROTOCOL_F_RESET_DEVICE)?;
+        self.front.reset_device()?;
+        self.rings.fill_with(|| None);
+        self.enabled.fill(false);
+        self.running = false;
+        self.log = None;
+        self.say_features()?;
+        self.say_status()
+    }
+
     /// Says everything again over a new connection: the back-end was restarted. Negotiates the same features,
     /// shares the same memory, starts the rings that were started, each at the base that `base` gives for its
     /// number, and enables those that were. For a split ring that is the used index that the driver reads, for a
@@ -293,13 +313,18 @@ impl NetDevice {
     }
 
     /// Has the back-end mark every page of 4 KiB that it writes, a bit each by guest address, in `size` bytes
-    /// from `offset` of the file; rings run on. The log before is touched no more. Needs LOG_SHMFD.
+    /// from `offset` of the file; rings run on. The log before is touched no more. Needs LOG_SHMFD and LOG_ALL.
     ///
     /// # Errors
     ///
     /// When the back-end cannot, refuses, or does not answer right in time.
     pub fn start_log(&mut self, file: OwnedFd, size: u64, offset: u64) -> Result<(), SetupError> {
         self.needs(VHOST_USER_PROTOCOL_F_LOG_SHMFD)?;
+        let missing = mask(&[VHOST_F_LOG_ALL]) & !self.offered;
+        if missing != 0 {
+            let offered = self.offered;
+            return Err(SetupError::Features { missing, offered });
+        }
         self.front.set_log_base(file.as_fd(), size, offset)?;
         self.log = Some(Log { file, size, offset });
         self.say_features()?;

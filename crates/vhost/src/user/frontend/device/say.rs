@@ -22,6 +22,7 @@ impl NetDevice {
     pub(super) fn open(&mut self, wish: Wish) -> Result<(), SetupError> {
         let front = &mut self.front;
         let offered = front.get_features()?;
+        self.offered = offered;
         let missing = wish.required & !offered;
         if missing != 0 {
             return Err(SetupError::Features { missing, offered });
@@ -47,16 +48,23 @@ impl NetDevice {
         }
         self.front.set_owner()?;
         self.say_features()?;
-        if self.has(VHOST_USER_PROTOCOL_F_STATUS) {
-            self.front.set_status(DRIVER | FEATURES_OK)?;
-            let status = self.front.get_status()?;
-            if status & u64::from(FEATURES_OK) == 0 {
-                let features = self.features;
-                return Err(SetupError::Status { features, status });
-            }
-        }
+        self.say_status()?;
         if let Some(mtu) = wish.mtu {
             self.set_mtu(mtu)?;
+        }
+        Ok(())
+    }
+
+    /// The driver knows what it drives, if the back-end agrees.
+    pub(super) fn say_status(&mut self) -> Result<(), SetupError> {
+        if !self.has(VHOST_USER_PROTOCOL_F_STATUS) {
+            return Ok(());
+        }
+        self.front.set_status(DRIVER | FEATURES_OK)?;
+        let status = self.front.get_status()?;
+        if status & u64::from(FEATURES_OK) == 0 {
+            let features = self.features;
+            return Err(SetupError::Status { features, status });
         }
         Ok(())
     }
