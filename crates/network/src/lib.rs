@@ -7,6 +7,7 @@
 
 mod choose;
 mod error;
+pub mod firewall;
 mod members;
 mod model;
 mod networks;

@@ -421,3 +421,42 @@ fn a_bridge_network_answers_nothing() {
         (None, "br0")
     );
 }
+
+#[test]
+fn the_firewall_is_one_table_made_anew() {
+    let mut state = lan();
+    state
+        .forward(
+            &name("lan"),
+            forward(r#"{"ports":"8080-8081","to":"10.0.0.5","to_port":80}"#),
+        )
+        .unwrap();
+    state
+        .forward(
+            &name("lan"),
+            forward(r#"{"protocol":"udp","ports":"53","to":"10.0.0.5","listen":"192.0.2.1"}"#),
+        )
+        .unwrap();
+    state
+        .create(
+            spec(r#"{"name":"quiet","kind":"isolated","subnet":"10.2.0.0/24"}"#),
+            &site(),
+        )
+        .unwrap();
+    let text = firewall::ruleset(Things::of(&state).firewall.as_ref());
+    assert!(
+        text.starts_with(
+            "add table inet ringway\ndelete table inet ringway\ntable inet ringway {\n"
+        )
+    );
+    for line in [
+        "fib daddr type local ip daddr != 127.0.0.0/8 tcp dport 8080-8081 dnat ip to 10.0.0.5 : tcp dport map { 8080 : 80, 8081 : 81 } comment \"forward 1\"",
+        "ip daddr 192.0.2.1 udp dport 53 dnat ip to 10.0.0.5 comment \"forward 2\"",
+        "ip saddr 10.0.0.0/24 oifname != \"rw-lan\" masquerade comment \"network lan\"",
+        "oifname \"rw-lan\" iifname { \"rw-quiet\" } reject with icmpx type admin-prohibited",
+        "iifname \"rw-quiet\" reject with icmpx type admin-prohibited",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert_eq!(firewall::ruleset(None).lines().count(), 2);
+}
