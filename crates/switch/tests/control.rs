@@ -252,6 +252,42 @@ fn sockets_and_files_can_be_opened_by_somebody_else() {
     std::fs::remove_file(lab.path("ours.sock")).unwrap();
 }
 
+#[test]
+fn a_switch_in_its_sandbox_is_given_what_a_port_needs() {
+    let lab = Lab::confined(&["a"]);
+    let texts = ["b", "pcap,path=DIR/all.pcapng,name=file"];
+    for (text, wanted) in texts.into_iter().zip(["a listening socket", "a file"]) {
+        let spec = lab.spec(text);
+        let refused = lab.ask(|client| client.add_port(spec, Passed::Nothing, Vec::new()));
+        let sentence = refused.unwrap_err().to_string();
+        assert!(sentence.contains(wanted), "{sentence}");
+        assert!(sentence.contains("--sandbox off"), "{sentence}");
+    }
+    assert_eq!(std::fs::read_dir(lab.path("")).unwrap().count(), 2);
+    for text in texts {
+        let spec = lab.spec(text);
+        lab.ask(|client| client.open_port(spec)).unwrap();
+    }
+    // Twice is refused, and the socket that stands is left alone.
+    let twice = lab.spec("b,name=other");
+    let refused = lab.ask(|client| client.open_port(twice)).unwrap_err();
+    assert!(refused.to_string().contains("in use"), "{refused}");
+    let (mut a, mut b) = lab.pair();
+    for round in 0..3 {
+        a.send(&frame(mac(1), BROADCAST, 60, round));
+        assert_eq!(b.receive().frame, frame(mac(1), BROADCAST, 60, round));
+        drop(b);
+        lab.until("the end of the session", |statistics| {
+            !statistics.ports[1].connected
+        });
+        b = lab.guest("b", Options::default());
+    }
+    lab.ask(|client| client.close_port("file")).unwrap();
+    assert_eq!(tcpdump(&lab, "all.pcapng"), 3);
+    lab.ask(|client| client.close_port("b")).unwrap();
+    assert!(!lab.path("b").exists(), "who made it removes it");
+}
+
 /// Packets that tcpdump finds in a file.
 fn tcpdump(lab: &Lab, file: &str) -> usize {
     let output = Command::new("tcpdump")

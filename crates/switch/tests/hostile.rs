@@ -32,7 +32,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         // The liar is in a VLAN of its own with a witness, so that nothing of its reaches the others.
-        let lab = Lab::start(&["a", "b", "m,vlan=9", "w,vlan=9"]);
+        let lab = Lab::confined(&["a", "b", "m,vlan=9", "w,vlan=9"]);
         let [a, b] = ["a", "b"].map(|name| lab.guest(name, Options::default()));
         let fronts = [a.front, b.front];
         let talk = Talk::start(a.nic, b.nic);

@@ -13,7 +13,9 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
-use super::{Channel, ChannelError, Passed, PassedError, PortChange, PortInfo, Reply, Request};
+use super::{
+    Channel, ChannelError, OpenError, Passed, PassedError, PortChange, PortInfo, Reply, Request,
+};
 use crate::{port_spec::PortSpec, stats::Statistics};
 
 /// A connection to a switch's control socket.
@@ -61,6 +63,9 @@ pub enum ClientError {
     /// Descriptors that do not fit the port.
     #[error(transparent)]
     Passed(#[from] PassedError),
+    /// What the port needs cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The connection failed.
     #[error(transparent)]
     Channel(ChannelError),

@@ -8,6 +8,7 @@
 mod channel;
 mod client;
 mod codec;
+mod open;
 mod passed;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::{
 pub use channel::{Channel, ChannelError, Received};
 pub use client::{Client, ClientError};
 pub use codec::{CodecError, Decoder, Message, encode};
+pub use open::{OpenError, Opened};
 pub use passed::{Passed, PassedError};
 
 /// Version of the protocol spoken here.

@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use ringway_api::socket::connect;
 use ringway_port::vhost_user::{Device, Event, SessionError, View};
 use ringway_wire::{MacAddress, arp};
 
 use super::attached::{Attached, Kind, Place, Socket};
-use super::socket::{connect, peer};
+use super::socket::peer;
 use super::{Control, Token};
 use crate::snapshot::Injected;
 

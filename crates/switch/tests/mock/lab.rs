@@ -8,7 +8,7 @@ use std::time::Instant;
 use ringway_api::control::Client;
 use ringway_api::port_spec::PortSpec;
 use ringway_api::stats::{PortStatistics, Statistics};
-use ringway_switch::{Config, Ender, Poll, RunError, Switch};
+use ringway_switch::{Config, Ender, Poll, RunError, Sandbox, Switch};
 
 use super::{Guest, Options, PATIENCE};
 
@@ -27,8 +27,18 @@ impl Lab {
     }
 
     pub fn with(workers: usize, poll: Poll, ports: &[&str]) -> Self {
+        Self::within(Sandbox::Off, workers, poll, ports)
+    }
+
+    /// As [`Lab::start`], and once the ports stand all threads of the switch give up their rights;
+    /// those of this test do not.
+    pub fn confined(ports: &[&str]) -> Self {
+        Self::within(Sandbox::On, 1, Poll::Adaptive, ports)
+    }
+
+    fn within(sandbox: Sandbox, workers: usize, poll: Poll, ports: &[&str]) -> Self {
         let folder = new_folder();
-        let switch = Switch::embed(Config {
+        let config = Config {
             ports: ports
                 .iter()
                 .map(|text| spec(&folder, text).into())
@@ -36,11 +46,16 @@ impl Lab {
             workers,
             poll,
             control: Some(folder.join("control")),
+            sandbox,
             ..Config::default()
+        };
+        let (started, ender) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let switch = Switch::embed(config).unwrap();
+            started.send(switch.ender()).unwrap();
+            switch.run(&mut std::io::sink())
         });
-        let switch = switch.unwrap();
-        let ender = switch.ender();
-        let thread = std::thread::spawn(move || switch.run(&mut std::io::sink()));
+        let ender = ender.recv().unwrap();
         let client = Client::connect(&folder.join("control"), PATIENCE).unwrap();
         Self {
             folder,
