@@ -130,8 +130,6 @@ const HOSTILE: &[c_long] = &[
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_register,
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
