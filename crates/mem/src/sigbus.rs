@@ -37,6 +37,8 @@ pub fn install() -> Result<(), MemoryError> {
     if !PREVIOUS.load(Ordering::SeqCst).is_null() {
         return Ok(());
     }
+    // Asked of the system once; later, in a sandbox, the process may not be able to.
+    let _ = rustix::param::page_size();
     let failed = || MemoryError::Install(io::Error::last_os_error());
     let mut previous = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: asks for the current action only; the pointer is to a local of the right type.
