@@ -255,6 +255,20 @@ fn head_not_below_size_is_rejected() {
 }
 
 #[test]
+fn head_not_below_size_is_rejected_whatever_seems_to_stand_there() {
+    // The available ring follows the descriptors, and this one reads like a descriptor whose bytes are guest memory.
+    let region = 0x8_0000_0000;
+    let mut raw = Raw::over(false, &[(0, BUFFERS as usize), (region, BUFFERS as usize)]);
+    let layout = raw.pair.driver.layout();
+    assert_eq!(layout.available - layout.descriptors, u64::from(SIZE) * 16);
+    raw.set_index(1);
+    raw.set_head(SIZE);
+    poke_u16(&raw.pair.memory, layout.available + 4 + 2 * 2, 60);
+    let (head, size) = (SIZE, SIZE);
+    assert_eq!(raw.read(), Err(RingFault::HeadOutOfRange { head, size }));
+}
+
+#[test]
 fn next_not_below_the_ring_or_table_size_is_rejected() {
     for next in [1, SIZE - 1, SIZE, u16::MAX] {
         let mut raw = Raw::new(false).chain(&[(BUFFERS, 8, 0)]);
@@ -325,6 +339,16 @@ fn segments_are_capped() {
         entries[max - 1] = (BUFFERS - 1, 2, 0);
         let mut raw = Raw::new(raw.packed).table(&entries);
         assert_eq!(raw.read(), Err(RingFault::TooManySegments { max }));
+        // After a chain that fills the batch the next one waits, however plain it is.
+        let mut raw = Raw::new(raw.packed).table(&vec![(BUFFERS, 1, 0); max]);
+        raw.put(1, (BUFFERS, 8, 0, 1));
+        if !raw.packed {
+            let available = raw.pair.driver.layout().available;
+            poke_u16(&raw.pair.memory, available + 6, 1);
+            raw.set_index(2);
+        }
+        assert_eq!(raw.read(), Ok((max as u32, max)));
+        assert_eq!(raw.read(), Ok((8, 1)));
     }
 }
 
@@ -486,6 +510,9 @@ fn zero_length_descriptors_are_allowed_but_counted() {
         let mut raw = Raw::new(packed).chain(&[(u64::MAX, 0, 0), (BUFFERS, 8, 0), (1 << 40, 0, 0)]);
         assert_eq!(raw.read(), Ok((8, 1)));
         let mut raw = Raw::new(packed).table(&vec![(0, 0, 0); max]);
+        assert_eq!(raw.read(), Ok((0, 0)));
+        // Alone, in memory: no piece either.
+        let mut raw = Raw::new(packed).chain(&[(BUFFERS, 0, 0)]);
         assert_eq!(raw.read(), Ok((0, 0)));
     }
     // One more than there may be: a table and a descriptor before it.
