@@ -21,6 +21,7 @@ pub mod mock;
 mod needs;
 mod netns;
 mod nic;
+pub mod ovs;
 pub mod pair;
 pub mod pcap;
 mod process;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Lab, Netns, lab, qemu, switch};
+use crate::{Lab, Netns, lab, ovs, qemu, switch};
 
 /// Something the machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Need {
     Guests,
     /// Network namespaces and taps.
     Namespaces,
+    /// Open vSwitch with DPDK.
+    Ovs,
     /// Root.
     Root,
     /// A program in the search path.
@@ -69,6 +71,7 @@ impl Need {
                     .context("cannot open /dev/net/tun; `modprobe tun` as root loads its driver")?;
                 Netns::new().map(drop)
             }
+            Self::Ovs => ovs::missing().map_or(Ok(()), |missing| bail!("{missing}")),
             Self::Root if rustix::process::geteuid().is_root() => Ok(()),
             Self::Root => bail!("it needs root"),
             Self::Program(name) => find(name),

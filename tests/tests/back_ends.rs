@@ -1,4 +1,4 @@
-//! Our front-end drives back-ends that are not ours, DPDK's net_vhost, and our own beside it: every byte arrives,
+//! Our front-end drives back-ends that are not ours, DPDK's net_vhost and Open vSwitch, and our own beside them: every byte arrives,
 //! both ways, with every ring layout they offer; rings stop and go on; back-ends go and come back.
 
 use std::os::unix::net::UnixListener;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use ringway_tests::{Lab, Need, testpmd::Testpmd};
+use ringway_tests::{Lab, Need, Process, ovs::Ovs, testpmd::Testpmd};
 use ringway_vhost::user::features as bits;
 use ringway_vhost::user::frontend::Frontend;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -71,6 +71,36 @@ fn net_vhost_that_connects() -> Result<()> {
     let testpmd = net_vhost(&lab, ",client=1")?;
     every_layout(&lab, |side| accept(&listeners[side]))?;
     testpmd.quit()
+}
+
+#[test]
+fn open_vswitch() -> Result<()> {
+    let Some(lab) = Lab::with("ovs", &[Need::Root, Need::Ovs])? else {
+        return Ok(());
+    };
+    let listeners = listen(&lab)?;
+    let mask = format!("pmd-cpu-mask={:#x}", first_processor()?);
+    let ovs = Ovs::start(
+        lab.log("ovs"),
+        &[
+            "dpdk-init=true",
+            "dpdk-extra=--no-huge --legacy-mem --no-pci --no-telemetry --no-shconf -m 512",
+            // Else its pool of buffers is larger than that.
+            "per-port-memory=true",
+            "n-handler-threads=1",
+            "n-revalidator-threads=1",
+            &mask,
+        ],
+    )?;
+    for (name, path) in ["p0", "p1"].into_iter().zip(paths(&lab)) {
+        ovs.add_client(name, &path, &[])?;
+    }
+    let connect = |side: usize| accept(&listeners[side]);
+    every_layout(&lab, connect)?;
+    for packed in [false, true] {
+        everything_in_a_life(&lab, packed, connect)?;
+    }
+    end(ovs)
 }
 
 #[test]
@@ -257,4 +287,31 @@ fn net_vhost(lab: &Lab, arguments: &str) -> Result<Testpmd> {
     testpmd.command("set fwd io")?;
     testpmd.command("start")?;
     Ok(testpmd)
+}
+
+/// Both processes have to end in order.
+fn end(ovs: Ovs) -> Result<()> {
+    for mut process in ovs.into_processes() {
+        stop(&mut process)?;
+    }
+    Ok(())
+}
+
+fn stop(process: &mut Process) -> Result<()> {
+    process.signal(rustix::process::Signal::TERM)?;
+    process.wait(PATIENCE).map(drop)
+}
+
+/// The first processor that we may use, as a mask.
+fn first_processor() -> Result<u128> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed:"));
+    let digits = line.context("no Cpus_allowed")?.trim().replace(',', "");
+    let mask = u128::from_str_radix(
+        digits.get(digits.len().saturating_sub(32)..).unwrap_or("0"),
+        16,
+    )?;
+    Ok(mask & mask.wrapping_neg())
 }
