@@ -33,6 +33,8 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
         .vhost_user("a", QUEUES)
         .vhost_user("b", QUEUES)
         .port("tap,name=rw0")
+        // Names every message.
+        .arguments(&["-vv"])
         .within(&netns)
         .start()?;
     let with = |name, nic: Nic| {
@@ -67,6 +69,9 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
 
     let busy = traffic(12)?;
     a.reboot()?;
+    switch.await_message("that the guest's reset resets the device", |line| {
+        line.contains("RESET_DEVICE")
+    })?;
     a.configure("eth0", &format!("{A}/24"))?;
     both_carry(&a, &b, 3)?;
     going_on(&lab, "guest rebooted", busy.finish()?)?;

@@ -84,6 +84,7 @@ impl Settings {
                 bits::VHOST_USER_PROTOCOL_F_REPLY_ACK,
                 bits::VHOST_USER_PROTOCOL_F_NET_MTU,
                 bits::VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+                bits::VHOST_USER_PROTOCOL_F_RESET_DEVICE,
                 bits::VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
                 bits::VHOST_USER_PROTOCOL_F_STATUS,
             ]),
