@@ -80,9 +80,8 @@ fuzz: ## run each fuzz target for ten minutes (FUZZ_SECONDS=600); what they lear
 fuzz-smoke: ## run each fuzz target for half a minute
 	@scripts/fuzz 30
 
-sanitize: ## the data path's tests under AddressSanitizer, then ThreadSanitizer; needs nightly Rust, ten minutes
+sanitize: ## the tests of the data path under AddressSanitizer; needs nightly Rust, ten minutes
 	@scripts/sanitize address
-	@scripts/sanitize thread
 
 ci: ## what the continuous integration runs: lint, test, fuzz-smoke
 	@.ci/run
