@@ -21,30 +21,47 @@ use crate::endpoint::{Job, Output};
 pub(crate) struct Agent {
     name: String,
     stream: UnixStream,
-    next: u64,
-    waiting: Arc<Mutex<Waiting>>,
+    requests: Arc<Mutex<Requests>>,
     ready: Receiver<()>,
 }
 
-/// Who waits for which request; `None` when the guest is gone.
-type Waiting = Option<HashMap<u64, Sender<Output>>>;
+/// The requests of a guest, over however many connections: one that migrates has two for a while.
+#[derive(Debug, Default)]
+struct Requests {
+    last: u64,
+    waiting: HashMap<u64, Sender<Output>>,
+    /// Without any the guest is gone.
+    connections: usize,
+}
 
 impl Agent {
     pub(crate) fn new(name: &str, stream: UnixStream) -> Result<Self> {
-        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        Self::connected(name, stream, Arc::default())
+    }
+
+    /// The agent at the place that its guest will migrate to: what it was asked before is answered there.
+    pub(crate) fn moving(&self, name: &str, stream: UnixStream) -> Result<Self> {
+        Self::connected(name, stream, Arc::clone(&self.requests))
+    }
+
+    fn connected(name: &str, stream: UnixStream, requests: Arc<Mutex<Requests>>) -> Result<Self> {
         let (is_ready, ready) = mpsc::channel();
         let reader = BufReader::new(stream.try_clone()?);
-        let shared = Arc::clone(&waiting);
+        let shared = Arc::clone(&requests);
+        lock(&requests).connections += 1;
         thread::spawn(move || {
-            // At the stream's end, or at a reply that is none, the senders are dropped: whoever waits learns at once.
+            // At the last stream's end, or at a reply that is none, the senders are dropped: whoever waits learns at once.
             let _ = receive(reader, &is_ready, &shared);
-            *lock(&shared) = None;
+            let mut requests = lock(&shared);
+            requests.connections -= 1;
+            if requests.connections == 0 {
+                requests.waiting.clear();
+            }
         });
         Ok(Self {
             name: name.to_owned(),
             stream,
-            next: 0,
-            waiting,
+            requests,
             ready,
         })
     }
@@ -63,27 +80,30 @@ impl Agent {
         if line.contains('\n') {
             bail!("the guest's agent takes one line at a time: {line:?}");
         }
-        self.next += 1;
         let (sender, receiver) = mpsc::channel();
-        match lock(&self.waiting).as_mut() {
-            Some(waiting) => waiting.insert(self.next, sender),
-            None => bail!("guest {} is gone; not run: {line}", self.name),
-        };
-        writeln!(self.stream, "{} {line}", self.next)
+        let mut requests = lock(&self.requests);
+        if requests.connections == 0 {
+            bail!("guest {} is gone; not run: {line}", self.name);
+        }
+        requests.last += 1;
+        let id = requests.last;
+        requests.waiting.insert(id, sender);
+        drop(requests);
+        writeln!(self.stream, "{id} {line}")
             .with_context(|| format!("guest {}: cannot send {line:?}", self.name))?;
         let place = format!("guest {}", self.name);
         Ok(Job::new(&place, line, receiver))
     }
 }
 
-fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(requests: &Mutex<Requests>) -> std::sync::MutexGuard<'_, Requests> {
+    requests.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn receive(
     mut reader: BufReader<UnixStream>,
     ready: &Sender<()>,
-    waiting: &Mutex<Waiting>,
+    requests: &Mutex<Requests>,
 ) -> Result<()> {
     let mut line = String::new();
     loop {
@@ -104,7 +124,7 @@ fn receive(
         let [mut stdout, mut stderr] = [stdout, stderr];
         reader.read_exact(&mut stdout)?;
         reader.read_exact(&mut stderr)?;
-        let sender = lock(waiting).as_mut().and_then(|all| all.remove(&id));
+        let sender = lock(requests).waiting.remove(&id);
         if let Some(sender) = sender {
             let _ = sender.send(Output {
                 status,
@@ -133,6 +153,20 @@ mod tests {
         assert_eq!(second.success(LIMIT).unwrap(), "two");
         let error = first.success(LIMIT).unwrap_err().to_string();
         assert!(error.contains("status 4 from: one\nno"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_that_moves_answers_at_its_new_place() {
+        let (old, old_guest) = UnixStream::pair().unwrap();
+        let (new, mut guest) = UnixStream::pair().unwrap();
+        let mut agent = Agent::new("g", old).unwrap();
+        let before = agent.start("one").unwrap();
+        let mut moved = agent.moving("h", new).unwrap();
+        let after = moved.start("two").unwrap();
+        drop((agent, old_guest));
+        guest.write_all(b"1 0 3 0\none2 0 3 0\ntwo").unwrap();
+        assert_eq!(before.success(LIMIT).unwrap(), "one");
+        assert_eq!(after.success(LIMIT).unwrap(), "two");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::{
     endpoint::Endpoint,
     process::{Process, command, first_readable},
     qemu::{self, Accel},
+    qmp::Qmp,
 };
 pub use crate::{
     endpoint::{Job, Output},
@@ -151,6 +152,16 @@ impl<'a> Builder<'a> {
 
     /// Starts the guest. It must be awaited with [`Guest::await_ready`] before it is given commands.
     pub fn start(self) -> Result<Guest> {
+        self.launch(None)
+    }
+
+    /// Starts a QEMU that waits at the socket `path` for `guest` to migrate to it. The description must be that of `guest`, but for
+    /// its name and the back-ends of its NICs. Commands that run in `guest` meanwhile are answered by whoever has it in the end.
+    pub fn start_incoming(self, guest: &Guest, path: &Path) -> Result<Guest> {
+        self.launch(Some((guest, path)))
+    }
+
+    fn launch(self, incoming: Option<(&Guest, &Path)>) -> Result<Guest> {
         let accel = match self.accel {
             Some(accel) => accel,
             None => qemu::accel(self.lab)?,
@@ -167,6 +178,13 @@ impl<'a> Builder<'a> {
 
         let mut qemu = command(qemu::program(), self.netns);
         self.arguments(&mut qemu, accel, &socket, &console)?;
+        let monitor = self.lab.path(&format!("{}.qmp", self.name));
+        qemu.arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        if let Some((_, path)) = incoming {
+            qemu.arg("-incoming")
+                .arg(format!("unix:{}", path.display()));
+        }
         let log = File::create(&messages)?;
         qemu.stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -186,10 +204,15 @@ impl<'a> Builder<'a> {
             );
         }
         let (stream, _) = listener.accept()?;
+        let agent = match incoming {
+            Some((guest, _)) => guest.lock().moving(&self.name, stream)?,
+            None => Agent::new(&self.name, stream)?,
+        };
         Ok(Guest {
-            agent: Mutex::new(Agent::new(&self.name, stream)?),
+            agent: Mutex::new(agent),
             name: self.name,
             process,
+            monitor,
             console,
             messages,
             accel,
@@ -255,6 +278,7 @@ pub struct Guest {
     name: String,
     agent: Mutex<Agent>,
     process: Process,
+    monitor: PathBuf,
     console: PathBuf,
     messages: PathBuf,
     accel: Accel,
@@ -287,6 +311,11 @@ impl Guest {
     /// QEMU's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Connects to QEMU's monitor, which takes one connection at a time.
+    pub fn monitor(&self) -> Result<Qmp> {
+        Qmp::connect(&self.name, &self.monitor)
     }
 
     /// Runs a command line in the guest's shell.

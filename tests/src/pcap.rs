@@ -1,10 +1,11 @@
 //! Capture files in the classic format, as DPDK's pcap driver reads and writes them.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
 const MAGIC: u32 = 0xa1b2_c3d4;
+const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 const ETHERNET: u32 = 1;
 
 /// Writes frames to a capture file, all at time 0.
@@ -25,6 +26,14 @@ pub fn write(path: &Path, frames: &[Vec<u8>]) -> Result<()> {
 
 /// Reads the frames of a capture file.
 pub fn read(path: &Path) -> Result<Vec<Vec<u8>>> {
+    Ok(read_timed(path)?
+        .into_iter()
+        .map(|(_, frame)| frame)
+        .collect())
+}
+
+/// Reads the frames of a capture file, each with its time of day.
+pub fn read_timed(path: &Path) -> Result<Vec<(Duration, Vec<u8>)>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let word = |at: usize| -> Result<u32> {
         let word = bytes
@@ -32,18 +41,21 @@ pub fn read(path: &Path) -> Result<Vec<Vec<u8>>> {
             .context("capture file ends in a header")?;
         Ok(u32::from_ne_bytes(word.try_into()?))
     };
-    if !matches!(word(0)?, MAGIC | 0xa1b2_3c4d) {
-        bail!("{} is no classic capture file", path.display());
-    }
+    let fraction = match word(0)? {
+        MAGIC => Duration::from_micros(1),
+        MAGIC_NANOSECONDS => Duration::from_nanos(1),
+        _ => bail!("{} is no classic capture file", path.display()),
+    };
     let mut frames = Vec::new();
     let mut at = 24;
     while at < bytes.len() {
+        let time = Duration::from_secs(word(at)?.into()) + fraction * word(at + 4)?;
         let length = usize::try_from(word(at + 8)?)?;
         at += 16;
         let frame = bytes
             .get(at..at + length)
             .context("capture file ends in a frame")?;
-        frames.push(frame.to_vec());
+        frames.push((time, frame.to_vec()));
         at += length;
     }
     Ok(frames)
@@ -59,6 +71,15 @@ mod tests {
         let frames = vec![vec![1; 60], vec![], vec![2; 1514]];
         write(&path, &frames).unwrap();
         assert_eq!(read(&path).unwrap(), frames);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[24] = 5;
+        bytes[28] = 7;
+        fs::write(&path, &bytes).unwrap();
+        let times = || read_timed(&path).unwrap()[0].0;
+        assert_eq!(times(), Duration::new(5, 7000));
+        bytes[..4].copy_from_slice(&MAGIC_NANOSECONDS.to_ne_bytes());
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(times(), Duration::new(5, 7));
         fs::write(&path, [0; 24]).unwrap();
         assert!(read(&path).is_err());
         fs::remove_file(&path).unwrap();

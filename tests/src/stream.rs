@@ -59,10 +59,7 @@ impl Stream {
         sender.success(limit)?;
         let arrived = hash(&receiver_output(receiver, limit)?)?;
         let time = begun.elapsed();
-        let sent = hash(&output(Command::new("sh").args([
-            "-c",
-            &format!("{} | openssl dgst -sha256 -r", self.source()),
-        ]))?)?;
+        let sent = self.hash()?;
         if arrived != sent {
             bail!("sent {sent}, arrived {arrived}");
         }
@@ -72,8 +69,14 @@ impl Stream {
         })
     }
 
-    /// Prints the stream: AES in counter mode never repeats itself, and every machine here has it.
-    fn source(self) -> String {
+    /// Its SHA-256.
+    pub fn hash(self) -> Result<String> {
+        let line = format!("{} | openssl dgst -sha256 -r", self.source());
+        hash(&output(Command::new("sh").args(["-c", &line]))?)
+    }
+
+    /// The command that prints the stream: AES in counter mode never repeats itself, and every machine here has it.
+    pub fn source(self) -> String {
         format!(
             "dd if=/dev/zero bs={BLOCK} count={} 2>/dev/null | \
              openssl enc -aes-128-ctr -bufsize 262144 -K {:032x} -iv 00000000000000000000000000000000",
@@ -87,7 +90,7 @@ fn receiver_output(receiver: Job, limit: Duration) -> Result<String> {
 }
 
 /// The hash in `HASH *stdin`.
-fn hash(text: &str) -> Result<String> {
+pub(crate) fn hash(text: &str) -> Result<String> {
     match text.split_whitespace().next() {
         Some(hash) if hash.len() == 64 => Ok(hash.to_owned()),
         _ => bail!("no hash: {text}"),

@@ -45,6 +45,7 @@ pub fn binary() -> Result<PathBuf> {
 #[derive(Debug, Clone)]
 pub struct SwitchBuilder<'a> {
     lab: &'a Lab,
+    name: String,
     arguments: Vec<String>,
     netns: Option<&'a Netns>,
     unprivileged: bool,
@@ -54,10 +55,17 @@ impl<'a> SwitchBuilder<'a> {
     pub(crate) fn new(lab: &'a Lab) -> Self {
         Self {
             lab,
+            name: "switch".into(),
             arguments: Vec::new(),
             netns: None,
             unprivileged: false,
         }
+    }
+
+    /// Its logs' name, where there is more than one switch.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// A vhost-user port called `name`, listening at the lab's path of that name.
@@ -116,12 +124,12 @@ impl<'a> SwitchBuilder<'a> {
             stdout: Lines::read(
                 "ringway switch",
                 stdout.context("no pipe")?,
-                &self.lab.log("switch.stdout"),
+                &self.lab.log(&format!("{}.stdout", self.name)),
             )?,
             stderr: Lines::read(
                 "ringway switch",
                 stderr.context("no pipe")?,
-                &self.lab.log("switch.stderr"),
+                &self.lab.log(&format!("{}.stderr", self.name)),
             )?,
             process,
             killed: false,
