@@ -32,7 +32,7 @@ impl Pings {
         let gate = Gate::new(lab, name)?;
         let seconds = INTERVAL.as_secs_f64();
         let job = endpoint.start(&format!(
-            "LC_ALL=C ping -D -n -i {seconds} {address} & pings=$!; {}; kill -INT $pings; wait $pings",
+            "LC_ALL=C setpriv --pdeathsig KILL -- ping -D -n -i {seconds} {address} & pings=$!; {}; kill -INT $pings; wait $pings",
             gate.wait()
         ))?;
         Ok(Self { gate, job })
