@@ -250,6 +250,9 @@ impl Worker {
             if !burst.push_private(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], &injected.frame) {
                 continue;
             }
+            for &capture in &snapshot.captures {
+                record(snapshot, capture, &burst);
+            }
             let now = self.clock.seconds();
             let judged = classify(&burst, injected.slot, entry, &self.shared.table, now);
             let clock = &mut self.clock;

@@ -13,6 +13,7 @@ use mock::{Guest, Lab, Options, PATIENCE};
 use ringway_api::control::{Client, ClientError, Passed, PortChange, Setting};
 use ringway_switch::{Config, NewPort, StartError, Switch};
 use ringway_vhost::user::frontend::Frontend;
+use ringway_wire::arp;
 
 fn add(lab: &Lab, text: &str) -> Result<String, ClientError> {
     let spec = lab.spec(text);
@@ -233,6 +234,9 @@ fn sockets_and_files_can_be_opened_by_somebody_else() {
     assert_eq!(server.receive().frame, frame(mac(1), BROADCAST, 60, 1));
     server.send(&frame(mac(2), mac(1), 77, 2));
     assert_eq!(client.receive().frame, frame(mac(2), mac(1), 77, 2));
+    // What a front-end has sent in its guest's name is recorded as well.
+    server.front.send_rarp(mac(2).0).unwrap();
+    assert_eq!(client.receive().frame, arp::rarp_announce(mac(2)));
     assert!(!lab.path("elsewhere").exists());
     assert!(!lab.path("ignored").exists());
     // A connection that was passed and ended does not come again; a listener goes on.
@@ -246,7 +250,7 @@ fn sockets_and_files_can_be_opened_by_somebody_else() {
     });
     Guest::start(&lab.path("ours.sock"), Options::default());
     lab.ask(|client| client.remove_port("file")).unwrap();
-    assert_eq!(tcpdump(&lab, "all.pcapng"), 2);
+    assert_eq!(tcpdump(&lab, "all.pcapng"), 3);
     lab.ask(|client| client.remove_port("server")).unwrap();
     assert!(lab.path("ours.sock").exists(), "whoever made it removes it");
     std::fs::remove_file(lab.path("ours.sock")).unwrap();

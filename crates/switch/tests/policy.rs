@@ -238,6 +238,25 @@ fn an_announcement_for_a_guest_reaches_everybody_and_is_learned() {
     silent(&lab, 3, &mut [&mut a, &mut b, &mut c]);
 }
 
+/// Its front-end may ask for it while the guest has not gone on yet.
+#[test]
+fn an_announcement_asked_for_before_the_rings_start_waits_for_them() {
+    let lab = Lab::start(&["a", "b", "c"]);
+    let [mut b, mut c] = guests(&lab, ["b", "c"]);
+    let mut front = Frontend::connect(&lab.path("a"), PATIENCE).unwrap();
+    let protocol = front.get_protocol_features().unwrap();
+    front.set_protocol_features(protocol).unwrap();
+    front.send_rarp(mac(1).0).unwrap();
+    silent(&lab, 0, &mut [&mut b, &mut c]);
+    let mut a = Guest::over(front, Options::default());
+    for other in [&mut b, &mut c] {
+        assert_eq!(other.receive().frame, arp::rarp_announce(mac(1)));
+    }
+    b.send(&frame(mac(2), mac(1), 60, 1));
+    assert_eq!(a.receive().frame, frame(mac(2), mac(1), 60, 1));
+    silent(&lab, 3, &mut [&mut a, &mut b, &mut c]);
+}
+
 #[test]
 fn an_mtu_is_taken_unless_it_is_none() {
     let lab = Lab::start(&["a"]);

@@ -65,6 +65,8 @@ pub(crate) struct Socket {
     pub(crate) partial_since: Option<Instant>,
     /// What the last log line about the driver said.
     pub(crate) announced: Option<(u64, usize)>,
+    /// The guest's address, to be announced once one of its rings runs.
+    pub(crate) rarp: Option<MacAddress>,
     /// Errors already said, so that a front-end cannot fill the log.
     pub(crate) complaints: u32,
     /// What else it may say.
@@ -398,6 +400,7 @@ fn open_socket(
         since: now,
         partial_since: None,
         announced: None,
+        rarp: None,
         complaints: 0,
         chatter: Chatter::new(now),
     })

@@ -177,14 +177,10 @@ impl Control {
         match event {
             Event::Answered | Event::Status(_) | Event::Mtu | Event::CallChanged(_) => Ok(()),
             Event::Rarp(mac) => {
-                if let Some(port) = self.ports.get(&number) {
-                    let frame = arp::rarp_announce(MacAddress(mac)).to_vec();
-                    self.shared.inject(Injected {
-                        number,
-                        slot: port.slot,
-                        frame,
-                    });
+                if let Some((_, socket)) = self.socket(number) {
+                    socket.rarp = Some(MacAddress(mac));
                 }
+                self.announce_guest(number);
                 Ok(())
             }
             Event::Features
@@ -243,6 +239,27 @@ impl Control {
             View::New(link) => port.view = Some(link),
         }
         self.publish();
+        self.announce_guest(number);
+    }
+
+    /// Sends the announcement that the front-end asked for. A front-end may ask before it starts the rings: a port that workers do not
+    /// see sends nothing, and its guest takes nothing yet, so it waits for the first one.
+    fn announce_guest(&mut self, number: u32) {
+        let Some(port) = self.ports.get_mut(&number) else {
+            return;
+        };
+        let Kind::VhostUser(socket) = &mut port.kind else {
+            return;
+        };
+        if port.view.is_some()
+            && let Some(mac) = socket.rarp.take()
+        {
+            self.shared.inject(Injected {
+                number,
+                slot: port.slot,
+                frame: arp::rarp_announce(mac).to_vec(),
+            });
+        }
     }
 
     fn open_session(&mut self, number: u32, connection: OwnedFd, who: String) {
@@ -265,6 +282,7 @@ impl Control {
         socket.since = Instant::now();
         socket.partial_since = None;
         socket.announced = None;
+        socket.rarp = None;
         socket.complaints = 0;
         if socket.chatter.is_silent() {
             device.session().hide_refusals();
