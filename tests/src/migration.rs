@@ -118,7 +118,7 @@ impl Recording {
         let gate = Gate::new(lab, "recording")?;
         let file = lab.path("new.pcap");
         let job = network.netns.start(&format!(
-            "setpriv --pdeathsig KILL -- tcpdump -i new -s 64 -B 8192 -Z root -w {} & recording=$!; {}; kill -INT $recording; wait $recording",
+            "setpriv --pdeathsig KILL -- tcpdump -i new --immediate-mode -s 64 -B 8192 -Z root -w {} & recording=$!; {}; kill -INT $recording; wait $recording",
             file.display(),
             gate.wait()
         ))?;
