@@ -97,6 +97,8 @@ pub struct Burst<'m> {
     pub offloaded: u64,
     /// Frame bytes of all frames.
     pub bytes: u64,
+    /// No further frame is taken once there are so many bytes.
+    pub room: u64,
     /// Chains that held no frame, counted where each was refused.
     pub refused: u64,
     /// Chains taken from the source ring and the bodies of the frames.
@@ -117,6 +119,7 @@ impl<'m> Burst<'m> {
             frames: ArrayVec::new(),
             offloaded: 0,
             bytes: 0,
+            room: u64::MAX,
             refused: 0,
             batch: ReadBatch::new(),
             source: 0,

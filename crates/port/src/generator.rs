@@ -110,7 +110,10 @@ impl Port for Generator {
             .min(limit)
             .min(MAX_BURST);
         let mut pushed = 0;
-        while pushed < wanted && burst.push_private(&HEADER, &self.plan.frame) {
+        while pushed < wanted
+            && burst.bytes < burst.room
+            && burst.push_private(&HEADER, &self.plan.frame)
+        {
             pushed += 1;
         }
         progress.sent += pushed as u64;

@@ -56,7 +56,8 @@ pub trait Port: Send + Sync {
         None
     }
 
-    /// Takes at most `limit` frames from `queue` into `burst`. Frames that are no frames are
+    /// Takes at most `limit` frames from `queue` into `burst`, and none once it has
+    /// [`room`](Burst::room) no more. Frames that are no frames are
     /// counted as drops of this port and returned with the rest. The number says how many chains
     /// were taken: 0 means the queue is empty.
     fn receive<'m>(

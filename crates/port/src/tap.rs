@@ -135,7 +135,7 @@ impl Port for Tap {
             return Ok(0);
         }
         let mut taken = 0;
-        while taken < limit.min(SLOTS) {
+        while taken < limit.min(SLOTS) && burst.bytes < burst.room {
             let Some(slot) = tap.slot(taken) else { break };
             match ringway_mem::io::readv(tap.fd.as_fd(), &[slot]) {
                 Ok(len) => gather(burst, &self.counters, slot.take(len), len),

@@ -11,10 +11,13 @@ use crate::clock::Clock;
 use crate::fallback;
 use crate::snapshot::{Entry, Snapshot};
 use crate::totals::Sums;
+use crate::worker::share::PER_COPY;
 
 /// A worker's means of delivering; nothing in it is allocated per frame.
 pub(crate) struct Delivery {
     pub(crate) sums: Sums,
+    /// What copies of flooded frames cost since somebody took note.
+    pub(crate) copies: u64,
     /// Ports that broke while they were sent to.
     pub(crate) faults: Vec<(u32, ringway_port::Fault)>,
     /// Taken while it is lent to a burst.
@@ -26,6 +29,7 @@ impl Delivery {
     pub(crate) fn new() -> Self {
         Self {
             sums: Sums::default(),
+            copies: 0,
             faults: Vec::new(),
             retagged: Some(Heads::new()),
             fallback: fallback::Scratch::new(),
@@ -90,6 +94,8 @@ impl Delivery {
                 .fold(0, |mask, i| mask | 1 << i);
             if carried != 0 {
                 taken |= carried;
+                let costs = bits(carried).map(|i| PER_COPY + u64::from(burst.frames[i].len));
+                self.copies += costs.sum::<u64>();
                 self.send_to_port(source, entry, burst, judged, carried, clock);
             }
         }

@@ -1,4 +1,4 @@
-//! A worker: a thread that serves receive queues, one burst per queue and round.
+//! A worker: a thread that serves receive queues, bursts of each in every round ([`share`] says how many).
 //!
 //! A queue is in one of three states. *Hot* queues are polled every round. A queue that gave
 //! nothing for the spin time asks for wake-ups again, looks once more and becomes *armed*: it costs
@@ -7,6 +7,7 @@
 
 mod meter;
 mod rest;
+pub(crate) mod share;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ringway_port::{Burst, DropReason, Heads, MAX_BURST, Wakeup};
+use ringway_port::{Burst, DropReason, Heads, Wakeup};
 use rustix::event::epoll;
 
 use crate::classify::classify;
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::deliver::Delivery;
 use crate::snapshot::{QueueRef, Shared, Snapshot};
 use meter::Meter;
+use share::{Account, BURST_BYTES, Shares};
 
 /// How workers wait for frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +36,6 @@ pub enum Poll {
     /// Sleep as soon as nothing is there.
     Never,
 }
-
-/// Frames per queue and round.
-const BURST: usize = 32;
 
 /// The descriptors of armed queues are looked at once in so many rounds; a look costs a system call,
 /// and a round with work takes as long as several without.
@@ -66,6 +65,7 @@ pub(crate) struct Worker {
     /// Indices into `served`.
     hot: Vec<usize>,
     resting: usize,
+    shares: Shares,
     rounds: u64,
     /// Rounds since the descriptors were looked at.
     unseen: u32,
@@ -85,6 +85,7 @@ struct Served {
     suspect: bool,
     /// What its turns cost of late, in nanoseconds.
     cost: u64,
+    account: Account,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl Worker {
             by_id: HashMap::new(),
             hot: Vec::new(),
             resting: 0,
+            shares: Shares::default(),
             rounds: 0,
             unseen: 0,
             watched: false,
@@ -139,25 +141,34 @@ impl Worker {
     fn round(&mut self, snapshot: &Snapshot) {
         let mut worked = false;
         let mut idle = false;
+        let mut owing = false;
         for k in 0..self.hot.len() {
             let index = self.hot[k];
-            let before = self.meter.begin();
-            if self.turn(snapshot, index) {
+            let queue = &mut self.served[index];
+            queue.account.earn(&self.shares, queue.at.slot);
+            while self.served[index].account.has_credit() {
+                let before = self.meter.begin();
+                let had = self.turn(snapshot, index);
+                let queue = &mut self.served[index];
+                queue.account.look(had, &mut self.shares, queue.at.slot);
+                if !had {
+                    idle = true;
+                    break;
+                }
+                queue.last_work = None;
                 worked = true;
                 self.meter.pass();
                 if let Some(before) = before {
                     self.measure(snapshot, index, before);
                 }
-                self.served[index].last_work = None;
-            } else {
-                idle = true;
             }
+            owing |= self.served[index].account.is_owing();
         }
         if idle && (self.poll == Poll::Never || self.rounds.is_multiple_of(COOL_ROUNDS)) {
             self.clock.pass();
             self.cool(snapshot);
         }
-        if !worked {
+        if !worked && !owing {
             // A moment's peace for the lines that drivers are about to write.
             (0..IDLE_PAUSES).for_each(|_| std::hint::spin_loop());
         }
@@ -188,7 +199,9 @@ impl Worker {
         let mut burst = Burst::new(&mut self.heads);
         burst.source = entry.number;
         burst.queue = queue;
-        let taken = match entry.port.receive(queue, BURST, &mut burst) {
+        burst.room = BURST_BYTES;
+        let limit = self.served[index].account.limit();
+        let taken = match entry.port.receive(queue, limit, &mut burst) {
             Ok(0) => return false,
             Ok(taken) => taken,
             Err(fault) => {
@@ -216,6 +229,8 @@ impl Worker {
             &judged,
             &mut self.clock,
         );
+        let copies = std::mem::take(&mut self.delivery.copies);
+        self.served[index].account.spend(&burst, taken, copies);
         if let Err(fault) = entry.port.release(queue, &mut burst) {
             self.shared.report(entry.number, fault);
         }
@@ -271,6 +286,7 @@ impl Worker {
         self.hot.clear();
         self.resting = 0;
         self.watched = false;
+        self.shares.reset(new.ports.len());
         for &at in &new.work[self.number] {
             let Some(entry) = new.entry(at.slot) else {
                 continue;
@@ -293,11 +309,13 @@ impl Worker {
                     last_work: None,
                     suspect: false,
                     cost: 0,
+                    account: Account::new(),
                 },
                 |queue| Served { at, ..queue },
             );
             self.by_id.insert(id, index);
             self.served.push(queue);
+            self.served[index].account.recount();
             match self.served[index].state {
                 State::Hot => self.hot.push(index),
                 State::Resting(_) => self.resting += 1,
@@ -358,5 +376,3 @@ fn record(snapshot: &Snapshot, capture: u16, burst: &Burst<'_>) {
 fn edge() -> epoll::EventFlags {
     epoll::EventFlags::IN | epoll::EventFlags::ET
 }
-
-const _: () = assert!(BURST <= MAX_BURST);

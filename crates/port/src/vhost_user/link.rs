@@ -93,7 +93,13 @@ impl Port for Link {
             burst.refuse(&self.counters, DropReason::RingDisabled, taken);
             return Ok(taken);
         }
+        let mut taken = taken;
         for chain in 0..taken {
+            if burst.bytes >= burst.room {
+                put_back(ring, burst, chain);
+                taken = chain;
+                break;
+            }
             self.gather(burst, chain);
         }
         self.counters.queues[queue]
@@ -438,6 +444,13 @@ impl Link {
         self.counters.count_fault(&fault);
         fault
     }
+}
+
+/// The chains from `first` on wait for their queue's next turn.
+#[cold]
+fn put_back(ring: &Queue, burst: &mut Burst<'_>, first: usize) {
+    ring.lock().untake(&burst.batch.chains[first..]);
+    burst.batch.chains.truncate(first);
 }
 
 /// Why a frame cannot be written now.

@@ -31,12 +31,14 @@ impl Worker {
             hot,
             served,
             resting,
+            shares,
             ..
         } = self;
         hot.retain(|&index| {
             let queue = &mut served[index];
             if let State::Resting(_) = queue.state {
                 *resting += 1;
+                queue.account.look(false, shares, queue.at.slot);
                 return false;
             }
             let since = *queue.last_work.get_or_insert(now);
@@ -60,6 +62,7 @@ impl Worker {
             }
             queue.state = State::Armed;
             queue.last_work = None;
+            queue.account.look(false, shares, queue.at.slot);
             false
         });
     }
