@@ -64,6 +64,13 @@ pub struct PortStatistics {
     /// Rings that were stopped because their driver lied or their memory went, by what was wrong. Printed only when there are any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub faults: BTreeMap<String, u64>,
+    /// Addresses that are learned behind the port now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub addresses: u64,
+    /// Times an address was not learned: beyond the limit of the port, or because it moved too often. What is sent to it is
+    /// flooded, or goes where it was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unlearned: u64,
 }
 
 /// What one queue pair counted; rx is from the guest, tx is to the guest.
@@ -93,6 +100,9 @@ pub struct QueueStatistics {
     /// Times a worker that wanted to send to the guest found another one at it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lock_waits: u64,
+    /// Times the guest had to wait with sending, because its port had sent beyond its rate.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rate_delays: u64,
 }
 
 impl Statistics {
@@ -130,9 +140,12 @@ mod tests {
                     worker: Some(0),
                     busy_ns: 900,
                     lock_waits: 0,
+                    rate_delays: 0,
                 }],
                 drops: BTreeMap::from([("no-buffers".into(), 5)]),
                 faults: BTreeMap::from([("unmapped".into(), 1)]),
+                addresses: 0,
+                unlearned: 0,
             }],
             attempted: 7,
             delivered: 2,

@@ -47,7 +47,17 @@ Kinds:
   generator[,destination=M][,source=M][,size=B][,pps=N][,count=N]
                                sends equal frames
 
-Every kind takes name=, vlan=V or trunk=V+V.., isolated, mac=M (the only source accepted), rate=R and offload=off|csum|all. \
+Every kind takes:
+  name=N                       what it is called
+  vlan=V | trunk=V+V-V..       untagged frames of one VLAN, or tagged ones of several
+  isolated                     nothing to or from other isolated ports
+  mac=M                        the only source accepted, and from no other port
+  rate=R[,burst=B]             bits per second each way (k, M, G), bytes at once (k, M)
+  storm=N|off                  broadcast, multicast and unknown frames per second (k, M);
+                               10k for virtual machines, off for the others
+  macs=N                       addresses learned behind it at most
+  offload=off|csum|all         what the other side is offered
+
 A comma inside a value is written twice.";
 
 #[derive(Clone, Copy, ValueEnum)]

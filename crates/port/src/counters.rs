@@ -19,7 +19,7 @@ pub enum DropReason {
     BadHeader,
     /// The source address is a group address.
     BadSource,
-    /// The source address is not the port's configured one.
+    /// The source address is not the port's configured one, or is another port's.
     SpoofedMac,
     /// The tag (or its absence) does not fit the port.
     VlanMismatch,
@@ -45,6 +45,8 @@ pub enum DropReason {
     LinkDown,
     /// The limit towards the destination.
     RateLimited,
+    /// The sender's limit of flooded frames.
+    StormLimited,
     /// The receiver lacks the offload and software could not replace it.
     OffloadFailed,
     /// The destination broke while the frame was under way.
@@ -55,7 +57,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::TooShort,
         Self::TooLong,
         Self::BadHeader,
@@ -73,6 +75,7 @@ impl DropReason {
         Self::QueueFull,
         Self::LinkDown,
         Self::RateLimited,
+        Self::StormLimited,
         Self::OffloadFailed,
         Self::Fault,
         Self::CaptureFull,
@@ -98,6 +101,7 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::LinkDown => "link_down",
             Self::RateLimited => "rate_limited",
+            Self::StormLimited => "storm_limited",
             Self::OffloadFailed => "offload_failed",
             Self::Fault => "fault",
             Self::CaptureFull => "capture_full",
@@ -113,6 +117,7 @@ pub struct Counters {
     drops: [AtomicU64; DropReason::ALL.len()],
     /// By name. Each costs the ring it happened to, so there are few and they may wait for a lock.
     faults: Mutex<BTreeMap<&'static str, u64>>,
+    unlearned: AtomicU64,
 }
 
 impl Counters {
@@ -122,7 +127,18 @@ impl Counters {
             queues: (0..pairs).map(|_| QueueCounters::default()).collect(),
             drops: Default::default(),
             faults: Mutex::default(),
+            unlearned: AtomicU64::new(0),
         }
+    }
+
+    /// Counts an address that was not learned.
+    pub fn count_unlearned(&self) {
+        self.unlearned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Addresses not learned, so far.
+    pub fn unlearned(&self) -> u64 {
+        self.unlearned.load(Ordering::Relaxed)
     }
 
     /// Counts drops; several workers may do so at once.
@@ -174,6 +190,7 @@ pub struct Half {
     missed_kicks: AtomicU64,
     lock_waits: AtomicU64,
     busy: AtomicU64,
+    rate_delays: AtomicU64,
 }
 
 impl Half {
@@ -196,6 +213,16 @@ impl Half {
     /// Counts a call of the other side. One writer at a time.
     pub fn count_call(&self) {
         add(&self.calls, 1);
+    }
+
+    /// Counts that the queue has to rest because its port sent beyond its rate. One writer at a time.
+    pub fn count_rate_delay(&self) {
+        add(&self.rate_delays, 1);
+    }
+
+    /// Times the queue had to rest, so far.
+    pub fn rate_delays(&self) -> u64 {
+        self.rate_delays.load(Ordering::Relaxed)
     }
 
     /// Counts that a worker found the queue's lock taken. To be called with the lock held.

@@ -8,7 +8,7 @@ use ringway_wire::{eth, vlan};
 
 use crate::policy::Vlan;
 use crate::snapshot::Entry;
-use crate::table::{Key, Table};
+use crate::table::{Key, Learned, Table};
 
 /// What was decided about a burst, a bit or a field per frame.
 pub(crate) struct Judged {
@@ -155,7 +155,11 @@ fn judge_pair(
     if entry.policy.mac.is_some_and(|mac| mac != source) {
         return Answer::Drop(DropReason::SpoofedMac);
     }
-    table.learn(Key::new(source, domain), slot, now);
+    match table.learn(Key::new(source, domain), slot, now) {
+        Learned::Yes => {}
+        Learned::No => entry.port.counters().count_unlearned(),
+        Learned::Foreign => return Answer::Drop(DropReason::SpoofedMac),
+    }
     if destination & GROUP != 0 {
         return Answer::Flood;
     }

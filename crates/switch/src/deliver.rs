@@ -81,6 +81,15 @@ impl Delivery {
         judged: &Judged,
         clock: &mut Clock,
     ) {
+        let mut flood = judged.flood;
+        if let Some(storm) = &source.policy.storm {
+            let admitted = storm.admit(flood.count_ones(), clock.instant());
+            let late = bits(flood).skip(admitted).fold(0, |mask, i| mask | 1 << i);
+            if late != 0 {
+                self.lose(source, DropReason::StormLimited, late);
+                flood &= !late;
+            }
+        }
         let mut taken = 0;
         for &to in &snapshot.floods {
             let Some(entry) = snapshot.entry(to).filter(|_| to != slot) else {
@@ -89,7 +98,7 @@ impl Delivery {
             if source.policy.isolated && entry.policy.isolated {
                 continue;
             }
-            let carried = bits(judged.flood)
+            let carried = bits(flood)
                 .filter(|&i| entry.policy.vlan.carries(judged.domain.of(i)))
                 .fold(0, |mask, i| mask | 1 << i);
             if carried != 0 {
@@ -99,8 +108,8 @@ impl Delivery {
                 self.send_to_port(source, entry, burst, judged, carried, clock);
             }
         }
-        if judged.flood & !taken != 0 {
-            self.lose(source, DropReason::NoDestination, judged.flood & !taken);
+        if flood & !taken != 0 {
+            self.lose(source, DropReason::NoDestination, flood & !taken);
         }
     }
 

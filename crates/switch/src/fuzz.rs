@@ -272,7 +272,7 @@ impl Script<'_> {
             vlan,
             isolated: policy & 8 != 0,
             mac: (policy & 0x30 == 0x30).then_some(own),
-            rate: None,
+            ..Policy::default()
         };
         Arc::new(Receiver {
             counters: Counters::new(2),

@@ -1,4 +1,4 @@
-//! What a port may send and take: VLAN, isolation, source address, rate.
+//! What a port may send and take: VLAN, isolation, source address, rate, flooded frames.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ pub(crate) struct Policy {
     /// The only source address accepted, as the low 48 bits of a little-endian load.
     pub(crate) mac: Option<u64>,
     pub(crate) rate: Option<Limiter>,
+    pub(crate) storm: Option<Storm>,
 }
 
 /// How a port stands to VLANs. The domain of a frame is its VLAN, 0 for ports without one.
@@ -46,54 +47,67 @@ impl Vlan {
 /// in the ring. To the guest it drops.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    bits_per_second: u64,
     from_guest: Mutex<Bucket>,
     to_guest: Mutex<Bucket>,
 }
 
+/// A limit of flooded frames. What comes within a second may come at once.
+#[derive(Debug)]
+pub(crate) struct Storm(Mutex<Bucket>);
+
+/// Bits or frames that may pass.
 #[derive(Debug)]
 struct Bucket {
-    /// Bits that may pass now; below zero after a frame that was larger than what was left.
+    per_second: u64,
+    /// The most there may be.
+    depth: i128,
+    /// What may pass now; below zero after a frame that was larger than what was left.
     level: i128,
     filled: Instant,
 }
 
 /// A full bucket holds what passes in this time, at least one frame of the longest kind.
 const DEPTH: Duration = Duration::from_millis(5);
+const LONGEST_FRAME: u64 = 65_557;
+
+const NANOS: u128 = 1_000_000_000;
 
 impl Limiter {
-    pub(crate) fn new(bits_per_second: u64, now: Instant) -> Self {
-        let bucket = || {
-            Mutex::new(Bucket {
-                level: depth(bits_per_second),
-                filled: now,
-            })
-        };
+    /// `burst` is how many bytes may pass at once.
+    pub(crate) fn new(bits_per_second: u64, burst: Option<u64>, now: Instant) -> Self {
+        let usual = u128::from(bits_per_second) * DEPTH.as_nanos() / NANOS;
+        let usual = u64::try_from(usual / 8).unwrap_or(u64::MAX);
+        let bytes = burst.unwrap_or(usual.max(LONGEST_FRAME));
+        let bucket = || Bucket::full(bits_per_second, i128::from(bytes) * 8, now);
         Self {
-            bits_per_second,
-            from_guest: bucket(),
-            to_guest: bucket(),
+            from_guest: Mutex::new(bucket()),
+            to_guest: Mutex::new(bucket()),
+        }
+    }
+
+    /// Bytes that may be taken from the guest now, or how long its queues have to rest. A burst that is begun
+    /// may be a good part of a full bucket, so that not every frame needs a rest of its own.
+    pub(crate) fn grant(&self, now: Instant) -> Result<u64, Duration> {
+        let mut bucket = lock(&self.from_guest);
+        bucket.fill(now);
+        match bucket.debt() {
+            Some(rest) => Err(rest),
+            None => Ok(u64::try_from(bucket.level.max(bucket.depth / 4) / 8).unwrap_or(u64::MAX)),
         }
     }
 
     /// Counts `bytes` that came from the guest; says how long its queue has to rest.
     pub(crate) fn delay(&self, bytes: u64, now: Instant) -> Option<Duration> {
         let mut bucket = lock(&self.from_guest);
-        bucket.fill(self.bits_per_second, now);
+        bucket.fill(now);
         bucket.level -= i128::from(bytes) * 8;
-        let debt = u128::try_from(-bucket.level)
-            .ok()
-            .filter(|&debt| debt > 0)?;
-        let nanos = debt * 1_000_000_000 / u128::from(self.bits_per_second.max(1));
-        Some(Duration::from_nanos(
-            u64::try_from(nanos).unwrap_or(u64::MAX),
-        ))
+        bucket.debt()
     }
 
     /// Whether the frames of these lengths may go to the guest, in turn: their number that may.
     pub(crate) fn admit(&self, lengths: impl Iterator<Item = u32>, now: Instant) -> usize {
         let mut bucket = lock(&self.to_guest);
-        bucket.fill(self.bits_per_second, now);
+        bucket.fill(now);
         let mut admitted = 0;
         for bytes in lengths {
             if bucket.level <= 0 {
@@ -106,24 +120,55 @@ impl Limiter {
     }
 }
 
-impl Bucket {
-    fn fill(&mut self, bits_per_second: u64, now: Instant) {
-        let nanos = now.saturating_duration_since(self.filled).as_nanos();
-        let gain = nanos * u128::from(bits_per_second) / 1_000_000_000;
-        // Less than a bit is kept for the next time, so slow limits do not starve.
-        if gain > 0 {
-            let gain = i128::try_from(gain).unwrap_or(i128::MAX / 2);
-            self.level = (self.level + gain).min(depth(bits_per_second));
-            self.filled = now;
-        }
+impl Storm {
+    pub(crate) fn new(frames_per_second: u64, now: Instant) -> Self {
+        let depth = i128::from(frames_per_second);
+        Self(Mutex::new(Bucket::full(frames_per_second, depth, now)))
+    }
+
+    /// How many of `frames` may be flooded.
+    pub(crate) fn admit(&self, frames: u32, now: Instant) -> usize {
+        let mut bucket = lock(&self.0);
+        bucket.fill(now);
+        let admitted = bucket.level.clamp(0, frames.into());
+        bucket.level -= admitted;
+        usize::try_from(admitted).unwrap_or(0)
     }
 }
 
-fn depth(bits_per_second: u64) -> i128 {
-    let bits = u128::from(bits_per_second) * DEPTH.as_nanos() / 1_000_000_000;
-    i128::try_from(bits)
-        .unwrap_or(i128::MAX / 2)
-        .max(65_557 * 8)
+impl Bucket {
+    fn full(per_second: u64, depth: i128, now: Instant) -> Self {
+        Self {
+            per_second: per_second.max(1),
+            depth,
+            level: depth,
+            filled: now,
+        }
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let rate = u128::from(self.per_second);
+        let gain = now.saturating_duration_since(self.filled).as_nanos() * rate / NANOS;
+        let level = self.level + i128::try_from(gain).unwrap_or(i128::MAX / 2);
+        if level >= self.depth {
+            self.level = self.depth;
+            self.filled = now;
+        } else {
+            // The part of a bit or frame that is left over counts the next time.
+            let spent = u64::try_from((gain * NANOS).div_ceil(rate)).unwrap_or(u64::MAX);
+            self.level = level;
+            self.filled += Duration::from_nanos(spent);
+        }
+    }
+
+    /// How long until nothing is owed.
+    fn debt(&self) -> Option<Duration> {
+        let debt = u128::try_from(-self.level).ok().filter(|&debt| debt > 0)?;
+        let nanos = (debt * NANOS).div_ceil(u128::from(self.per_second));
+        Some(Duration::from_nanos(
+            u64::try_from(nanos).unwrap_or(u64::MAX),
+        ))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -133,31 +178,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_admits_its_rate_over_time() {
-        let start = Instant::now();
-        let limiter = Limiter::new(80_000_000, start); // 10 MB/s
-        let mut bytes = 0u64;
-        for step in 0..1000 {
-            let now = start + Duration::from_millis(step);
-            bytes += limiter.admit(std::iter::repeat_n(1500, 64), now) as u64 * 1500;
-        }
-        assert!((10_000_000..10_200_000).contains(&bytes), "{bytes}");
-    }
-
-    #[test]
-    fn a_guest_that_sent_too_much_rests_until_it_is_even() {
-        let start = Instant::now();
-        let limiter = Limiter::new(8_000_000, start); // 1 MB/s
-        assert_eq!(limiter.delay(10_000, start), None, "the bucket was full");
-        let rest = limiter.delay(100_000, start).expect("the bucket is empty");
-        assert!((40..50).contains(&rest.as_millis()), "{rest:?}");
-        assert_eq!(
-            limiter.delay(0, start + rest + Duration::from_millis(1)),
-            None
-        );
-    }
-}
+mod tests;

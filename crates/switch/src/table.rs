@@ -6,8 +6,11 @@
 //! replaced may see another entry's port, therefore whoever delivers checks that the port carries
 //! the frame's VLAN.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::policy::Vlan;
 
 /// Most ports of a switch.
 pub(crate) const MAX_PORTS: usize = 1024;
@@ -16,7 +19,11 @@ pub(crate) const MAX_PORTS: usize = 1024;
 pub(crate) const AGEING_SECONDS: u32 = 300;
 
 /// Most addresses remembered behind one port, unless said otherwise.
-pub(crate) const PORT_LIMIT: u32 = 131_072;
+pub(crate) const PORT_LIMIT: u32 = ringway_api::port_spec::MAX_MACS;
+
+/// How often an address may move within a second. An even number: who had it first has it in the end when
+/// two ports claim it in turn.
+const MAX_MOVES: u64 = 8;
 
 const WAYS: usize = 4;
 const BUCKETS: usize = 65_536;
@@ -34,6 +41,14 @@ impl Key {
         Self(OCCUPIED | u64::from(domain & 0xfff) << 48 | mac & 0xffff_ffff_ffff)
     }
 
+    fn mac(self) -> u64 {
+        self.0 & 0xffff_ffff_ffff
+    }
+
+    fn domain(self) -> u16 {
+        u16::try_from(self.0 >> 48 & 0xfff).unwrap_or(0)
+    }
+
     #[inline]
     fn bucket(self) -> usize {
         // Fibonacci hashing; the low bits of a product depend on too few bits of the address.
@@ -42,11 +57,34 @@ impl Key {
     }
 }
 
+/// What became of an address that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Learned {
+    /// It is behind the port now.
+    Yes,
+    /// The port has too many, or the address moved too often of late.
+    No,
+    /// It belongs to another port.
+    Foreign,
+}
+
+/// A port that an address belongs to, whoever else sends from it.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) mac: u64,
+    pub(crate) slot: u16,
+    pub(crate) vlan: Vlan,
+}
+
+/// Owners by address.
+type Owners = HashMap<u64, Vec<Owner>>;
+
 #[derive(Default)]
 #[repr(align(64))]
 struct Bucket {
     keys: [AtomicU64; WAYS],
-    /// Bits 0-15 port slot, 16-47 second of the last frame.
+    /// Bits 0-15 port slot, 16-47 second of the last frame, 48-55 moves in that second.
     values: [AtomicU64; WAYS],
 }
 
@@ -55,9 +93,10 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 /// The learning table of a switch.
 pub(crate) struct Table {
     buckets: Box<[Bucket]>,
-    writer: Mutex<()>,
+    writer: Mutex<Owners>,
     counts: Box<[AtomicU32]>,
-    limit: u32,
+    /// By slot.
+    limits: Box<[AtomicU32]>,
 }
 
 impl Table {
@@ -65,9 +104,9 @@ impl Table {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
             buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
-            writer: Mutex::new(()),
+            writer: Mutex::default(),
             counts: (0..MAX_PORTS).map(|_| AtomicU32::new(0)).collect(),
-            limit,
+            limits: (0..MAX_PORTS).map(|_| AtomicU32::new(limit)).collect(),
         }
     }
 
@@ -82,17 +121,39 @@ impl Table {
     /// nothing: frames to what is behind it are flooded. In a full pair of buckets another entry
     /// makes room.
     #[inline]
-    pub(crate) fn learn(&self, key: Key, slot: u16, now: u32) {
+    pub(crate) fn learn(&self, key: Key, slot: u16, now: u32) -> Learned {
         let value = value_of(slot, now);
         match self.entry(key) {
             Some((bucket, way)) => {
                 let old = bucket.values[way].load(Ordering::Relaxed);
-                if old != value {
-                    self.renew(key, old, value, &bucket.values[way]);
+                if (old ^ value) << 16 == 0 {
+                    return Learned::Yes;
                 }
+                self.renew(key, old, value, &bucket.values[way])
             }
             None => self.insert(key, slot, now),
         }
+    }
+
+    /// How many addresses are remembered behind `slot` from now on.
+    pub(crate) fn limit_port(&self, slot: u16, limit: u32) {
+        if let Some(old) = self.limits.get(usize::from(slot)) {
+            old.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on these addresses are learned at the ports they belong to and nowhere else.
+    pub(crate) fn set_owners(&self, owners: Vec<Owner>) {
+        let mut by_mac = Owners::new();
+        for owner in owners {
+            by_mac.entry(owner.mac).or_default().push(owner);
+        }
+        let mut writer = self.lock();
+        if *writer == by_mac {
+            return;
+        }
+        self.retain_locked(|key, slot, _| !is_foreign(&by_mac, key, slot));
+        *writer = by_mac;
     }
 
     /// Forgets every address behind `slot`.
@@ -106,8 +167,8 @@ impl Table {
         self.retain(|_, seen| now.saturating_sub(seen) <= AGEING_SECONDS);
     }
 
-    #[cfg(test)]
-    fn count(&self, slot: u16) -> u32 {
+    /// Addresses behind `slot`.
+    pub(crate) fn count(&self, slot: u16) -> u32 {
         self.counts
             .get(usize::from(slot))
             .map_or(0, |count| count.load(Ordering::Relaxed))
@@ -127,29 +188,48 @@ impl Table {
     }
 
     #[cold]
-    fn renew(&self, key: Key, old: u64, value: u64, at: &AtomicU64) {
+    fn renew(&self, key: Key, old: u64, value: u64, at: &AtomicU64) -> Learned {
         let slot = slot_of(value);
         if slot_of(old) == slot {
             // Unless the entry became another address's meanwhile.
             let _ = at.compare_exchange(old, value, Ordering::Relaxed, Ordering::Relaxed);
-            return;
+            return Learned::Yes;
         }
         // The address moved to another port.
-        let _writer = self.lock();
-        if let Some((bucket, way)) = self.entry(key)
-            && self.admits(slot)
-        {
-            let old = bucket.values[way].swap(value, Ordering::Relaxed);
-            self.counts[usize::from(slot_of(old))].fetch_sub(1, Ordering::Relaxed);
-            self.counts[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        let owners = self.lock();
+        if is_foreign(&owners, key, slot) {
+            return Learned::Foreign;
         }
+        let Some((bucket, way)) = self.entry(key) else {
+            return Learned::No;
+        };
+        let old = bucket.values[way].load(Ordering::Relaxed);
+        // The clocks of workers may differ by a second.
+        let moves = if seen_of(old) >= seen_of(value) {
+            moves_of(old) + 1
+        } else {
+            1
+        };
+        if moves > MAX_MOVES || !self.admits(slot) {
+            return Learned::No;
+        }
+        bucket.values[way].store(value | moves << 48, Ordering::Relaxed);
+        self.counts[usize::from(slot_of(old))].fetch_sub(1, Ordering::Relaxed);
+        self.counts[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        Learned::Yes
     }
 
     #[cold]
-    fn insert(&self, key: Key, slot: u16, now: u32) {
-        let _writer = self.lock();
-        if self.entry(key).is_some() || !self.admits(slot) {
-            return;
+    fn insert(&self, key: Key, slot: u16, now: u32) -> Learned {
+        let owners = self.lock();
+        if is_foreign(&owners, key, slot) {
+            return Learned::Foreign;
+        }
+        if self.entry(key).is_some() {
+            return Learned::Yes;
+        }
+        if !self.admits(slot) {
+            return Learned::No;
         }
         let (bucket, way) = self.place(key, slot);
         if bucket.keys[way].swap(0, Ordering::AcqRel) != 0 {
@@ -159,6 +239,7 @@ impl Table {
         bucket.values[way].store(value_of(slot, now), Ordering::Relaxed);
         bucket.keys[way].store(key.0, Ordering::Release);
         self.counts[usize::from(slot)].fetch_add(1, Ordering::Relaxed);
+        Learned::Yes
     }
 
     /// A free place for `key`, or the one that makes room: the oldest entry of the port that has most
@@ -184,20 +265,28 @@ impl Table {
     }
 
     fn admits(&self, slot: u16) -> bool {
-        self.counts
-            .get(usize::from(slot))
-            .is_some_and(|n| n.load(Ordering::Relaxed) < self.limit)
+        let slot = usize::from(slot);
+        let limit = self.limits.get(slot);
+        limit.is_some_and(|limit| {
+            self.counts[slot].load(Ordering::Relaxed) < limit.load(Ordering::Relaxed)
+        })
     }
 
     fn retain(&self, keep: impl Fn(u16, u32) -> bool) {
         let _writer = self.lock();
+        self.retain_locked(|_, slot, seen| keep(slot, seen));
+    }
+
+    /// The writer lock is held.
+    fn retain_locked(&self, keep: impl Fn(Key, u16, u32) -> bool) {
         for bucket in &self.buckets {
             for way in 0..WAYS {
-                if bucket.keys[way].load(Ordering::Relaxed) == 0 {
+                let key = bucket.keys[way].load(Ordering::Relaxed);
+                if key == 0 {
                     continue;
                 }
                 let value = bucket.values[way].load(Ordering::Relaxed);
-                if !keep(slot_of(value), seen_of(value)) {
+                if !keep(Key(key), slot_of(value), seen_of(value)) {
                     bucket.keys[way].store(0, Ordering::Release);
                     self.counts[usize::from(slot_of(value))].fetch_sub(1, Ordering::Relaxed);
                 }
@@ -205,9 +294,24 @@ impl Table {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    fn lock(&self) -> MutexGuard<'_, Owners> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Another port of the address's VLAN owns it, and this one does not.
+fn is_foreign(owners: &Owners, key: Key, slot: u16) -> bool {
+    let Some(owners) = owners.get(&key.mac()) else {
+        return false;
+    };
+    let mut owners = owners
+        .iter()
+        .filter(|owner| owner.vlan.carries(key.domain()));
+    owners.clone().next().is_some() && owners.all(|owner| owner.slot != slot)
+}
+
+fn moves_of(value: u64) -> u64 {
+    value >> 48 & 0xff
 }
 
 fn value_of(slot: u16, now: u32) -> u64 {

@@ -38,9 +38,10 @@ pub enum Poll {
 }
 
 /// The descriptors of armed queues are looked at once in so many rounds; a look costs a system call,
-/// and a round with work takes as long as several without.
+/// and a burst takes as long as several rounds without one, the more the dearer it is (bytes, as a power of two).
 const PEEK_ROUNDS: u32 = 64;
 const ROUNDS_OF_WORK: u32 = 4;
+const COST_OF_ROUND: u32 = 14;
 
 /// Pauses of the processor after a round without work, some 50 ns.
 const IDLE_PAUSES: u32 = 4;
@@ -173,7 +174,7 @@ impl Worker {
             (0..IDLE_PAUSES).for_each(|_| std::hint::spin_loop());
         }
         self.rounds += 1;
-        self.unseen += if worked { ROUNDS_OF_WORK } else { 1 };
+        self.unseen += u32::from(!worked);
         if self.hot.is_empty() {
             self.unseen = 0;
             self.sleep(snapshot);
@@ -200,6 +201,17 @@ impl Worker {
         burst.source = entry.number;
         burst.queue = queue;
         burst.room = BURST_BYTES;
+        if let Some(limiter) = &entry.policy.rate {
+            self.clock.pass();
+            let now = self.clock.instant();
+            match limiter.grant(now) {
+                Ok(bytes) => burst.room = burst.room.min(bytes),
+                Err(rest) => {
+                    self.served[index].state = State::Resting(now + rest);
+                    return false;
+                }
+            }
+        }
         let limit = self.served[index].account.limit();
         let taken = match entry.port.receive(queue, limit, &mut burst) {
             Ok(0) => return false,
@@ -230,7 +242,10 @@ impl Worker {
             &mut self.clock,
         );
         let copies = std::mem::take(&mut self.delivery.copies);
-        self.served[index].account.spend(&burst, taken, copies);
+        let cost = self.served[index].account.spend(&burst, taken, copies);
+        self.unseen += u32::try_from(cost >> COST_OF_ROUND).map_or(PEEK_ROUNDS, |rounds| {
+            rounds.clamp(ROUNDS_OF_WORK, PEEK_ROUNDS)
+        });
         if let Err(fault) = entry.port.release(queue, &mut burst) {
             self.shared.report(entry.number, fault);
         }
@@ -243,6 +258,8 @@ impl Worker {
             self.clock.pass();
             let now = self.clock.instant();
             if let Some(rest) = limiter.delay(bytes, now) {
+                let counters = &entry.port.counters().queues[queue];
+                counters.received.count_rate_delay();
                 self.served[index].state = State::Resting(now + rest);
             }
         }
@@ -318,8 +335,8 @@ impl Worker {
             self.served[index].account.recount();
             match self.served[index].state {
                 State::Hot => self.hot.push(index),
-                State::Resting(_) => self.resting += 1,
-                State::Armed => self.heat(new, index),
+                // The limit may be another one now.
+                State::Resting(_) | State::Armed => self.heat(new, index),
             }
         }
         for gone in kept.into_values().filter(|queue| queue.registered) {

@@ -16,7 +16,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    port_spec::{Mac, PortSpec, Rate, SpecError, VlanSet},
+    port_spec::{Mac, PortSpec, Rate, SpecError, Storm, VlanSet},
     stats::Statistics,
 };
 
@@ -157,17 +157,33 @@ pub struct PortChange {
     /// Limit in each direction.
     #[serde(skip_serializing_if = "Setting::is_keep")]
     pub rate: Setting<Rate>,
+    /// Bytes that may pass at once; goes with the rate.
+    #[serde(skip_serializing_if = "Setting::is_keep")]
+    pub burst: Setting<u64>,
+    /// Limit of flooded frames; `null` is the default of the kind.
+    #[serde(skip_serializing_if = "Setting::is_keep")]
+    pub storm: Setting<Storm>,
+    /// Limit of addresses learned.
+    #[serde(skip_serializing_if = "Setting::is_keep")]
+    pub macs: Setting<u32>,
 }
 
 impl PortChange {
     /// The specification with the change made, or why it would not be one.
     pub fn apply(&self, spec: &PortSpec) -> Result<PortSpec, SpecError> {
+        let burst = match self.rate {
+            Setting::Clear if self.burst.is_keep() => None,
+            _ => self.burst.over(&spec.burst),
+        };
         let changed = PortSpec {
             vlan: self.vlan.over(&spec.vlan),
             trunk: self.trunk.over(&spec.trunk),
             isolated: self.isolated.unwrap_or(spec.isolated),
             mac: self.mac.over(&spec.mac),
             rate: self.rate.over(&spec.rate),
+            burst,
+            storm: self.storm.over(&spec.storm),
+            macs: self.macs.over(&spec.macs),
             ..spec.clone()
         };
         changed.check()?;

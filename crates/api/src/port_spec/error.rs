@@ -93,6 +93,12 @@ pub enum SpecError {
         /// The trunk's VLANs.
         trunk: String,
     },
+    /// There is nothing that the burst would be an exception of.
+    #[error("burst={burst} has no use without rate=: give both or leave burst= out")]
+    BurstWithoutRate {
+        /// Bytes.
+        burst: u64,
+    },
     /// A key that only a listening socket can use.
     #[error("{key}={} has no use with mode=client: the side that listens creates the socket, leave {key}= out or use mode=server", value.escape_debug())]
     ServerOnly {

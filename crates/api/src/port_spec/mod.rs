@@ -4,6 +4,7 @@
 //! travels as the same text, so there is one parser and one set of rules.
 
 mod error;
+mod limit;
 mod parse;
 mod print;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use error::SpecError;
+pub use limit::{MAX_MACS, Storm};
 pub use value::{InterfaceName, Mac, Rate, VlanSet};
 
 /// Most queue pairs of one port: vhost-user numbers rings in 8 bits, two per pair.
@@ -42,6 +44,12 @@ pub struct PortSpec {
     pub mac: Option<Mac>,
     /// Limit in each direction.
     pub rate: Option<Rate>,
+    /// Bytes that may pass at once where the port was below its rate; needs `rate`.
+    pub burst: Option<u64>,
+    /// Flooded frames from the port; see [`PortSpec::storm_limit`] for ports without the key.
+    pub storm: Option<Storm>,
+    /// Addresses learned behind the port, 1..=131072; that many if absent.
+    pub macs: Option<u32>,
     /// Which offloads are offered to the peer.
     pub offload: Offload,
 }
@@ -154,7 +162,20 @@ impl PortSpec {
             isolated: false,
             mac: None,
             rate: None,
+            burst: None,
+            storm: None,
+            macs: None,
             offload: Offload::All,
+        }
+    }
+
+    /// Flooded frames per second that are taken from the port, `None` = any number. Virtual machines are trusted with
+    /// 10,000 unless said otherwise, what belongs to the host with any.
+    pub fn storm_limit(&self) -> Option<u64> {
+        match (self.storm, &self.kind) {
+            (Some(Storm::FramesPerSecond(frames)), _) => Some(frames),
+            (None, PortKind::VhostUser(_)) => Some(10_000),
+            (Some(Storm::Off), _) | (None, _) => None,
         }
     }
 

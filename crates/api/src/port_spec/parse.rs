@@ -6,6 +6,7 @@ use std::{path::PathBuf, str::FromStr};
 use super::{
     Generator, MAX_QUEUES, MAX_SOCKET_PATH, Mac, Mode, Offload, PortKind, PortSpec, SpecError,
     VhostUser,
+    limit::{BURST, MACS, MAX_MACS, STORM, count},
     value::{INTERFACE, MAC, NAME, RATE, TRUNK, VLAN, check_name, number},
 };
 
@@ -17,8 +18,8 @@ const KINDS: [&str; 6] = [
     "sink",
     "generator",
 ];
-const COMMON: [&str; 7] = [
-    "name", "vlan", "trunk", "isolated", "mac", "rate", "offload",
+const COMMON: [&str; 10] = [
+    "name", "vlan", "trunk", "isolated", "mac", "rate", "burst", "storm", "macs", "offload",
 ];
 
 const PATH: &str = "a path that is not empty";
@@ -93,6 +94,9 @@ impl FromStr for PortSpec {
             isolated: keys.flag("isolated")?,
             mac: keys.optional("mac", MAC, parsed)?,
             rate: keys.optional("rate", RATE, parsed)?,
+            burst: keys.optional("burst", BURST, count)?,
+            storm: keys.optional("storm", STORM, parsed)?,
+            macs: keys.optional("macs", MACS, number)?,
             offload: keys
                 .optional("offload", OFFLOAD, offload)?
                 .unwrap_or_default(),
@@ -118,6 +122,16 @@ impl PortSpec {
                 value: mac.to_string(),
                 allowed: MAC,
             });
+        }
+        if let Some(macs) = self.macs.filter(|macs| !(1..=MAX_MACS).contains(macs)) {
+            return Err(SpecError::BadValue {
+                key: "macs",
+                value: macs.to_string(),
+                allowed: MACS,
+            });
+        }
+        if let (Some(burst), None) = (self.burst, self.rate) {
+            return Err(SpecError::BurstWithoutRate { burst });
         }
         match (self.vlan, &self.trunk) {
             (Some(vlan), Some(trunk)) => Err(SpecError::VlanAndTrunk {

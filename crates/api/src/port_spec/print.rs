@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Generator, Mode, Offload, PortKind, PortSpec, VhostUser};
+use super::{Generator, Mode, Offload, PortKind, PortSpec, VhostUser, limit::short};
 
 impl fmt::Display for PortSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +29,9 @@ impl fmt::Display for PortSpec {
         }
         optional(f, "mac", self.mac)?;
         optional(f, "rate", self.rate)?;
+        optional(f, "burst", self.burst.map(short))?;
+        optional(f, "storm", self.storm)?;
+        optional(f, "macs", self.macs)?;
         unless(f, "offload", self.offload, Offload::default())
     }
 }

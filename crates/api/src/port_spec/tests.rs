@@ -306,6 +306,10 @@ fn spec() -> impl Strategy<Value = PortSpec> {
         trunk.prop_map(|trunk| (None, Some(trunk))),
     ];
     let rate = proptest::option::of((1..=u64::MAX).prop_map(|rate| Rate::new(rate).unwrap()));
+    let storm = prop_oneof![
+        Just(Storm::Off),
+        (1..=u64::MAX).prop_map(Storm::FramesPerSecond)
+    ];
     let offload = prop_oneof![Just(Offload::Off), Just(Offload::Csum), Just(Offload::All)];
     let name = proptest::option::of("[!-~é]{1,32}");
     (
@@ -314,11 +318,13 @@ fn spec() -> impl Strategy<Value = PortSpec> {
         vlans,
         any::<bool>(),
         proptest::option::of(unicast()),
-        rate,
+        (rate, proptest::option::of(1..=u64::MAX)),
+        proptest::option::of(storm),
+        proptest::option::of(1..=MAX_MACS),
         offload,
     )
         .prop_map(
-            |(kind, name, (vlan, trunk), isolated, mac, rate, offload)| {
+            |(kind, name, (vlan, trunk), isolated, mac, (rate, burst), storm, macs, offload)| {
                 let name = if matches!(kind, PortKind::Tap { .. }) {
                     None
                 } else {
@@ -332,10 +338,56 @@ fn spec() -> impl Strategy<Value = PortSpec> {
                     isolated,
                     mac,
                     rate,
+                    burst: burst.filter(|_| rate.is_some()),
+                    storm,
+                    macs,
                     offload,
                 }
             },
         )
+}
+
+#[test]
+fn limits_are_read_and_printed_short() {
+    for (text, printed) in [
+        (
+            "sink,rate=100M,burst=256000,storm=off,macs=8",
+            "sink,rate=100M,burst=256k,storm=off,macs=8",
+        ),
+        ("sink,storm=1000000", "sink,storm=1M"),
+        ("sink,storm=1500,rate=1", "sink,rate=1,storm=1500"),
+    ] {
+        assert_eq!(parse(text).to_string(), printed);
+    }
+    for wrong in [
+        "sink,storm=0",
+        "sink,storm=",
+        "sink,storm=on",
+        "sink,storm=1G",
+        "sink,storm=99999999999999999M",
+        "sink,macs=0",
+        "sink,macs=131073",
+        "sink,macs=off",
+        "sink,rate=1M,burst=0",
+        "sink,rate=1M,burst=-1",
+        "sink,burst=1k",
+    ] {
+        let error = wrong.parse::<PortSpec>().unwrap_err().to_string();
+        assert!(
+            error.contains("give") && !error.contains('\n'),
+            "{wrong}: {error}"
+        );
+    }
+}
+
+#[test]
+fn only_virtual_machines_have_a_storm_limit_unless_it_is_given() {
+    let limit = |text| parse(text).storm_limit();
+    assert_eq!(limit("vhost-user,path=/a"), Some(10_000));
+    assert_eq!(limit("vhost-user,path=/a,storm=off"), None);
+    assert_eq!(limit("vhost-user,path=/a,storm=5"), Some(5));
+    assert_eq!(limit("tap,name=t0"), None);
+    assert_eq!(limit("tap,name=t0,storm=1k"), Some(1000));
 }
 
 proptest! {

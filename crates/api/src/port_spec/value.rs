@@ -249,4 +249,11 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(Mac, Rate, VlanSet, super::PortSpec, InterfaceName);
+text_form!(
+    Mac,
+    Rate,
+    VlanSet,
+    super::Storm,
+    super::PortSpec,
+    InterfaceName
+);

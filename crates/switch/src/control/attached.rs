@@ -21,7 +21,7 @@ use ringway_wire::MacAddress;
 
 use super::chatter::Chatter;
 use super::socket::{Listener, SocketError};
-use crate::policy::{Limiter, Policy, Vlan};
+use crate::policy::{Limiter, Policy, Storm, Vlan};
 use crate::sandbox::{Confinement, Role};
 
 /// A port and everything that was opened for it; dropping it closes and removes all of that.
@@ -428,7 +428,10 @@ fn policy(spec: &PortSpec) -> Policy {
         }),
         rate: spec
             .rate
-            .map(|rate| Limiter::new(rate.bits_per_second(), Instant::now())),
+            .map(|rate| Limiter::new(rate.bits_per_second(), spec.burst, Instant::now())),
+        storm: spec
+            .storm_limit()
+            .map(|frames| Storm::new(frames, Instant::now())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The control thread: sockets, sessions, ports, requests. It waits in one epoll for all of them
 //! and never touches a frame.
 
+mod addresses;
 pub(crate) mod attached;
 mod balance;
 pub(crate) mod chatter;
@@ -352,6 +353,7 @@ impl Control {
     fn publish(&mut self) {
         self.set_tap_offloads();
         let (entries, captures) = self.entries();
+        self.tell_table();
         let plan = self
             .assignment
             .plan(&receive_queues(&entries), self.workers);

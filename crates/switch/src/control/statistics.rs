@@ -76,6 +76,8 @@ impl Control {
             queues: queues.map(|queue| self.queue(port, queue)).collect(),
             drops,
             faults: faults.map(|(name, n)| (name.to_owned(), n)).collect(),
+            addresses: self.shared.table.count(port.slot).into(),
+            unlearned: port.counters.unlearned(),
         }
     }
 
@@ -100,6 +102,7 @@ impl Control {
             worker,
             busy_ns: queue.received.busy(),
             lock_waits: queue.sent.lock_waits(),
+            rate_delays: queue.received.rate_delays(),
         }
     }
 }

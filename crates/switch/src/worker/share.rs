@@ -108,9 +108,9 @@ impl Account {
         self.limit
     }
 
-    /// A burst of so many chains was served; `copies` is what flooding it added.
+    /// A burst of so many chains was served; `copies` is what flooding it added. Returns what it cost.
     #[inline]
-    pub(super) fn spend(&mut self, burst: &Burst<'_>, chains: usize, copies: u64) {
+    pub(super) fn spend(&mut self, burst: &Burst<'_>, chains: usize, copies: u64) -> u64 {
         let chains = chains as u64;
         let pieces = burst.batch.segments.len() as u64;
         let cost = PER_BURST + chains * PER_CHAIN + pieces * PER_PIECE + burst.bytes + copies;
@@ -120,6 +120,7 @@ impl Account {
             let fit = 2 * chains * BURST_BYTES / cost;
             self.limit = usize::try_from(fit).map_or(BURST, |fit| fit.clamp(1, BURST));
         }
+        cost
     }
 
     /// The queue had frames, or none. One without keeps no credit, but its debt.
