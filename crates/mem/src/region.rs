@@ -201,3 +201,30 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.base.cast(), self.len) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_believed_that_is_none() {
+        let file = rustix::fs::memfd_create("page", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut stat = rustix::fs::fstat(&file).unwrap();
+        let base = rustix::param::page_size() as u64;
+        for (block, page) in [
+            (1_u64, base),
+            (base, base),
+            (2 << 20, 2 << 20),
+            (1 << 30, 1 << 30),
+            // A file system of the front-end's says anything.
+            (0, base),
+            (3 << 20, base),
+            ((1 << 30) + 1, base),
+            (1 << 31, base),
+            (1 << 62, base),
+        ] {
+            stat.st_blksize = block.try_into().unwrap();
+            assert_eq!(page_size(&stat), page, "{block}");
+        }
+    }
+}

@@ -160,6 +160,10 @@ fn a_slice_of_guest_memory_knows_its_guest_address() {
     let mut private = [0; 16];
     let private = WriteSlice::from_private(&mut private);
     assert_eq!(memory.guest_address(private), None);
+    let alone = GuestMemory::heap(&[(0x1000, 0x2000)]);
+    let whole = alone.write(&mut LastHit::default(), 0x1000, 0x2000);
+    let end = whole.unwrap().skip(0x2000);
+    assert_eq!(alone.guest_address(end), None, "the end is not in it");
     let area = memory.area(0x1040, 16, 16).unwrap();
     assert_eq!(area.guest_address(), Some(0x1040));
 }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use ringway_mem::{GuestMemory, MAX_REGIONS, MemoryError, RegionRequest};
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create};
@@ -275,6 +276,25 @@ fn a_region_to_remove_matches_exactly() {
     }
     let empty = memory.with_removed(MIB, MIB, MIB).unwrap();
     assert_eq!(empty.regions().count(), 0);
+}
+
+#[test]
+fn words_of_rings_are_aligned_for_the_front_end_and_for_us() {
+    // Where the front-end has the region, and where it begins in its file: both have to be aligned.
+    for (user_address, mmap_offset, fine) in
+        [(0, 0, true), (8, 0, false), (0, 8, false), (8, 8, false)]
+    {
+        let request = RegionRequest {
+            user_address: MIB + user_address,
+            mmap_offset,
+            file: file(2 * MIB),
+            ..region(0, MIB)
+        };
+        let memory = Arc::new(GuestMemory::map(vec![request]).unwrap());
+        let area = memory.area(MIB + user_address, 16, 16);
+        assert_eq!(area.is_ok(), fine, "{user_address} and {mmap_offset}");
+        assert!(memory.area(MIB + user_address, 16, 8).is_ok());
+    }
 }
 
 #[test]
