@@ -242,7 +242,10 @@ fn avail_jump_above_size_is_rejected() {
 fn head_not_below_size_is_rejected() {
     for head in [SIZE - 1, SIZE, SIZE + 1, u16::MAX] {
         let mut raw = Raw::new(false);
-        raw.put(SIZE - 1, (BUFFERS, 8, 0, 0));
+        // Where it would be if it were cut to size, there is something.
+        for index in 0..SIZE {
+            raw.put(index, (BUFFERS, 8, 0, 0));
+        }
         raw.set_head(head);
         raw.set_index(1);
         let expected = if head < SIZE {
