@@ -91,10 +91,17 @@ impl Ring {
         [self.at, self.at + DRIVER, self.at + DEVICE]
     }
 
-    /// Writes descriptor `index` as it stands in memory.
+    /// Writes descriptor `index` as it stands in memory. Packed: the flags last and by one store, since the device may answer at once.
     pub fn put(&self, index: u16, descriptor: Descriptor) -> Result<()> {
         let at = self.at + u64::from(index) * 16;
-        write(&self.memory, at, &encode(self.packed, descriptor))
+        let bytes = encode(self.packed, descriptor);
+        if !self.packed {
+            return write(&self.memory, at, &bytes);
+        }
+        write(&self.memory, at, &bytes[..14])?;
+        let area = self.memory.area(USER + at, 16, 16)?;
+        area.store_release_u16(14, descriptor.2);
+        Ok(())
     }
 
     /// Split: writes the available ring's element at the next position.
