@@ -1,0 +1,72 @@
+//! nftables, through `nft -f -`: a text is one transaction.
+
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+/// What nft did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// It does not run.
+    #[error("cannot run nft: install the package nftables")]
+    Missing(#[source] io::Error),
+    /// It refused.
+    #[error("nft refused: {0}")]
+    Refused(String),
+}
+
+/// What the installed nft says about itself; `None` if there is none.
+pub fn version() -> Option<String> {
+    let output = Command::new("nft")
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Carries out a text as one transaction: all of it or nothing.
+pub fn load(text: &str) -> Result<(), NftError> {
+    run(&["-f", "-"], text).map(|_| ())
+}
+
+/// Whether there is a table, such as `inet ringway`.
+pub fn has_table(table: &str) -> Result<bool, NftError> {
+    let tables = run(&["list", "tables"], "")?;
+    Ok(tables
+        .lines()
+        .any(|line| line.strip_prefix("table ") == Some(table)))
+}
+
+/// A chain of somebody else's as nft prints it; `None` if there is none. Names are family, table and chain.
+pub fn chain(name: [&str; 3]) -> Option<String> {
+    let [family, table, chain] = name;
+    run(&["list", "chain", family, table, chain], "").ok()
+}
+
+fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(NftError::Missing)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It reads all before it says anything; one that ends early says why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(NftError::Missing)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.bytes().all(|b| b == b'^' || b == b' '))
+        .collect();
+    Err(NftError::Refused(lines.join(" / ")))
+}
