@@ -1,4 +1,4 @@
-//! Guest memory: regions, address table, volatile copies, dirty log, SIGBUS guard.
+//! Guest memory: regions, address table, volatile copies, dirty log, SIGBUS guard; and words that outlive the process.
 //!
 //! A guest's memory is a [`GuestMemory`]: an immutable table of mapped regions, made from the files that a vhost-user front-end sends
 //! ([`GuestMemory::map`]) or of our own ([`GuestMemory::heap`]). Guest physical addresses become bounded slices ([`ReadSlice`],
@@ -23,6 +23,7 @@ mod region;
 pub mod sigbus;
 mod slice;
 mod table;
+mod words;
 
 pub use area::{Area, fence};
 pub use error::MemoryError;
@@ -30,3 +31,4 @@ pub use log::DirtyLog;
 pub use region::{RegionInfo, RegionRequest};
 pub use slice::{ReadSlice, WriteSlice};
 pub use table::{GuestMemory, LastHit, MAX_REGIONS};
+pub use words::{WordFile, Words};

@@ -33,6 +33,8 @@ pub struct RegionInfo {
     pub user_address: u64,
     /// Whether somebody can shrink the file: true unless it carries `F_SEAL_SHRINK` or there is no file.
     pub shrinkable: bool,
+    /// Device and inode of the file, zeroes where there is none.
+    pub file: (u64, u64),
 }
 
 /// The region's bytes, mapped until it is dropped.
@@ -89,6 +91,7 @@ impl Region {
                 size,
                 user_address,
                 shrinkable,
+                file: (stat.st_dev, stat.st_ino),
             },
             start,
             mapping,
@@ -105,6 +108,7 @@ impl Region {
                 size: size as u64,
                 user_address: guest_address,
                 shrinkable: false,
+                file: (0, 0),
             },
             start: mapping.base,
             mapping,

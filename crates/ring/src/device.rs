@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ringway_mem::{DirtyLog, GuestMemory};
+use ringway_mem::{DirtyLog, GuestMemory, Words};
 
 use crate::batch::{Chain, ReadBatch, WriteBatch};
-use crate::error::{RingError, RingFault};
+use crate::error::{RingError, RingFault, Stale};
 use crate::layout::{RingBase, RingFeatures, RingLayout};
 use crate::log::RingLog;
 use crate::packed::PackedRing;
@@ -62,6 +62,27 @@ impl DeviceRing {
             PackedRing::new(memory, layout, features, base).map(Self::Packed)
         } else {
             SplitRing::new(memory, layout, features, base).map(Self::Split)
+        }
+    }
+
+    /// Takes up a packed ring whose device was killed, where the journal that it kept in `words` says; it is kept on. Chains that the
+    /// killed device had taken and not returned are taken again; those whose return the driver has not seen are to be published.
+    pub fn recover(
+        memory: &Arc<GuestMemory>,
+        layout: &RingLayout,
+        features: RingFeatures,
+        words: Words,
+    ) -> Result<Result<Self, Stale>, RingError> {
+        let recovered = PackedRing::recover(memory, layout, features, words)?;
+        Ok(recovered.map(Self::Packed))
+    }
+
+    /// Keeps a journal from now on: [`JOURNAL_WORDS`](crate::JOURNAL_WORDS) words that are the ring's alone. A split ring has no need of
+    /// one, since its used index is in memory.
+    pub fn keep_journal(&mut self, words: Words) {
+        match self {
+            Self::Split(_) => {}
+            Self::Packed(ring) => ring.keep_journal(words),
         }
     }
 

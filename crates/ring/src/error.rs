@@ -46,6 +46,29 @@ pub enum RingError {
     },
 }
 
+/// Why a ring does not stand where its journal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stale {
+    /// There is nothing in it.
+    #[error("nothing was written down")]
+    Nothing,
+    /// It cannot be of this ring.
+    #[error("what was written down is no place in this ring")]
+    Record,
+    /// The ring's memory was cleared since.
+    #[error("the ring was cleared since")]
+    Cleared,
+    /// A descriptor says something else.
+    #[error("descriptor {index} has flags {flags:#x}, which cannot be where the ring was")]
+    Contradicted {
+        /// The descriptor.
+        index: u16,
+        /// Whose it is (virtio 1.2, 2.8.1).
+        flags: u16,
+    },
+}
+
 /// What a driver did that no driver may. The ring is of no further use; what was taken before is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -16,6 +16,7 @@ mod error;
 #[cfg(test)]
 mod explore;
 mod gather;
+mod journal;
 mod layout;
 mod log;
 mod packed;
@@ -28,7 +29,8 @@ pub use device::DeviceRing;
 pub use driver::{
     AddError, DriverFault, DriverOptions, DriverRing, PackedDriver, SplitDriver, Used,
 };
-pub use error::{RingError, RingFault};
+pub use error::{RingError, RingFault, Stale};
+pub use journal::JOURNAL_WORDS;
 pub use layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout, Wraps};
 pub use log::RingLog;
 pub use packed::PackedRing;

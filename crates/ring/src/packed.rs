@@ -17,6 +17,7 @@
 mod areas;
 mod log;
 mod place;
+mod recover;
 mod take;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::descriptor::{Descriptor, WRITE};
 use crate::device::Kicks;
 use crate::error::RingError;
 use crate::gather::{Table, empty_table};
+use crate::journal::Journal;
 use crate::layout::{MAX_SIZE, RingBase, RingFeatures, RingLayout};
 use crate::log::RingLog;
 use crate::shared::fence;
@@ -54,11 +56,12 @@ pub struct PackedRing {
     /// Present when indirect descriptors were negotiated.
     table: Option<Box<Table>>,
     log: Option<Box<PackedLog>>,
+    journal: Option<Journal>,
 }
 
 /// A used descriptor to be written.
-#[derive(Clone, Copy)]
-struct Staged {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Staged {
     id: u16,
     /// Descriptors up to the next one to be written.
     slots: u16,
@@ -66,6 +69,21 @@ struct Staged {
 }
 
 impl Staged {
+    /// All of it, for the journal.
+    #[inline(always)]
+    pub(crate) const fn to_word(self) -> u64 {
+        self.id as u64 | (self.slots as u64) << 16 | (self.written as u64) << 32
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "picks fields of a word")]
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self {
+            id: word as u16,
+            slots: (word >> 16) as u16,
+            written: (word >> 32) as u32,
+        }
+    }
+
     /// The word of the descriptor that is overwritten; the address stays (virtio 1.2, 2.8.5: the driver ignores it).
     #[inline(always)]
     fn second_word(self, place: Place) -> u64 {
@@ -103,6 +121,7 @@ impl PackedRing {
             hit: LastHit::default(),
             table: features.indirect.then(empty_table),
             log: None,
+            journal: None,
         })
     }
 
@@ -152,6 +171,9 @@ impl PackedRing {
         };
         let size = self.areas.size();
         let (old, count) = (self.published, self.staged_slots);
+        if let Some(journal) = &mut self.journal {
+            journal.announce(old, old.forward(count, size), &self.staged);
+        }
         let second = old.forward(first.slots, size);
         if usize::from(count) == self.staged.len() {
             self.write_side_by_side(second, others);

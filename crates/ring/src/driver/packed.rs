@@ -66,7 +66,7 @@ impl PackedDriver {
             areas.set_second_word(index, second);
         }
         areas.set_driver_event(Event::Enable);
-        areas.set_device_event(Event::Enable);
+        areas.clear_device_event();
         Ok(Self {
             areas,
             layout,

@@ -38,6 +38,9 @@ impl Event {
     const ENABLE: u32 = 0;
     const DISABLE: u32 = 1;
     const DESCRIPTOR: u32 = 2;
+    /// Where the device wants everything and names no place, it names this one, which nobody reads: so it never leaves the word zero, and
+    /// a ring that was cleared since shows (see [`recover`](super::recover)).
+    const TRACE: u32 = 1;
 
     #[inline(always)]
     const fn to_word(self) -> u32 {
@@ -150,9 +153,20 @@ impl Areas {
         Event::from_word(self.device_event.load_u32(0), event_idx)
     }
 
+    /// What the device wrote there, or the driver that cleared it.
+    pub(super) fn device_event_word(&self) -> u32 {
+        self.device_event.load_u32(0)
+    }
+
+    /// As a driver leaves it to the device: everything is wanted.
+    pub(crate) fn clear_device_event(&self) {
+        self.device_event.store_u32(0, 0);
+    }
+
     #[inline(always)]
     pub(crate) fn set_device_event(&self, event: Event) {
-        self.device_event.store_u32(0, event.to_word());
+        self.device_event
+            .store_u32(0, event.to_word().max(Event::TRACE));
     }
 }
 

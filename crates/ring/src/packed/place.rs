@@ -51,6 +51,15 @@ impl Place {
         }
     }
 
+    /// Descriptors from here to `to`, at most a lap: the inverse of [`forward`](Self::forward).
+    pub(crate) const fn distance(self, to: Self, size: u16) -> u16 {
+        if self.wrap == to.wrap {
+            to.index.saturating_sub(self.index)
+        } else {
+            (to.index + size).saturating_sub(self.index)
+        }
+    }
+
     /// [`OWNER`] flags of a descriptor that is available here (virtio 1.2, 2.8.1).
     #[inline(always)]
     pub(crate) const fn available(self) -> u16 {
@@ -132,6 +141,7 @@ mod tests {
                 for count in 0..=size {
                     assert_eq!(from.forward(count, size), to);
                     assert_eq!(to.back(count, size), from);
+                    assert_eq!(from.distance(to, size), count);
                     to = step(to, size);
                 }
             }
