@@ -328,7 +328,7 @@ impl Guest {
         let Some(Some(Source { queue, discard })) = self.link.from_guest.pop() else {
             return;
         };
-        let base = RingBase::from_vhost(queue.base().to_vhost(), self.features.packed);
+        let base = RingBase::from_vhost(queue.retire().to_vhost(), self.features.packed);
         let layout = self.transmit.layout();
         let device = DeviceRing::new(&self.memory, &layout, self.features, base);
         let device = device.expect("it stood there before");

@@ -77,14 +77,14 @@ impl Port for Link {
             return Ok(0);
         };
         let ring = &source.queue;
-        if ring.has_failed() {
-            return Ok(0);
-        }
         burst.memory = Some(&self.memory);
-        let taken = ring
-            .lock()
+        let Some(mut device) = ring.enter() else {
+            return Ok(0);
+        };
+        let taken = device
             .take_readable(&self.memory, &mut burst.batch, limit)
             .map_err(|fault| self.fail(ring, fault))?;
+        drop(device);
         // A ring whose memory disappeared may look as if there were nothing in it.
         if taken == 0 && self.memory.is_poisoned() {
             return Err(self.lost(ring));
@@ -112,7 +112,9 @@ impl Port for Link {
         let Some(Some(Source { queue: ring, .. })) = self.from_guest.get(queue) else {
             return Ok(());
         };
-        let mut device = ring.lock();
+        let Some(mut device) = ring.enter() else {
+            return Ok(());
+        };
         device.complete(&burst.batch.chains);
         if self.memory.is_poisoned() || device.log().is_some_and(DirtyLog::is_poisoned) {
             device.discard_staged();
@@ -157,7 +159,9 @@ impl Port for Link {
 
     fn arm(&self, queue: usize) -> bool {
         match self.from_guest.get(queue) {
-            Some(Some(source)) if !source.queue.has_failed() => source.queue.lock().enable_kicks(),
+            Some(Some(Source { queue, .. })) => {
+                queue.enter().is_some_and(|mut ring| ring.enable_kicks())
+            }
             _ => false,
         }
     }
@@ -172,14 +176,18 @@ impl Port for Link {
 
     fn is_waiting(&self, queue: usize) -> bool {
         match self.from_guest.get(queue) {
-            Some(Some(source)) if !source.queue.has_failed() => source.queue.lock().has_available(),
+            Some(Some(Source { queue, .. })) => {
+                queue.enter().is_some_and(|ring| ring.has_available())
+            }
             _ => false,
         }
     }
 
     fn disarm(&self, queue: usize) {
-        if let Some(Some(source)) = self.from_guest.get(queue) {
-            source.queue.lock().disable_kicks();
+        if let Some(Some(Source { queue, .. })) = self.from_guest.get(queue)
+            && let Some(mut ring) = queue.enter()
+        {
+            ring.disable_kicks();
         }
     }
 
@@ -288,7 +296,10 @@ impl Link {
     /// One hold of the destination's lock: take buffers, copy, publish once. Returns the picks that
     /// wait for the next hold, because they need more chains than the batch has room for.
     fn send_portion(&self, queue: &Queue, burst: &Burst<'_>, picks: u64, sent: &mut Sent) -> u64 {
-        let mut ring = queue.lock_to_send(&self.counters);
+        let Some(mut ring) = queue.enter_to_send(&self.counters) else {
+            sent.reason = Some(DropReason::NotConnected);
+            return 0;
+        };
         let mut out = WriteBatch::new();
         let wanted = picks.count_ones() as usize;
         if let Err(fault) = ring.take_writable(&self.memory, &mut out, wanted) {

@@ -10,6 +10,7 @@
 //!    gives the link with them.
 
 pub mod fuzz;
+mod journal;
 mod link;
 mod queue;
 mod write;
@@ -19,11 +20,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ringway_mem::GuestMemory;
-use ringway_ring::{DeviceRing, RingBase, RingError, RingFeatures, RingLayout, RingLog};
+use ringway_ring::{RingBase, RingError, RingFeatures, RingLayout, RingLog};
 use ringway_vhost::user::features::{self as bits, has, mask};
 pub use ringway_vhost::user::{Event, SessionError};
 use ringway_vhost::user::{Offer, RingAddresses, Session, Vring};
 
+use journal::Keeper;
+pub use journal::{Journal, JournalError};
 pub use link::Link;
 use link::Source;
 use queue::Queue;
@@ -101,6 +104,7 @@ pub struct Device {
     rings: Vec<Option<Running>>,
     retired: Vec<Arc<Queue>>,
     shape: Shape,
+    keeper: Keeper,
 }
 
 /// A ring the workers serve, and what it was started with.
@@ -169,7 +173,14 @@ impl Device {
             rings,
             retired: Vec::new(),
             shape: Vec::new(),
+            keeper: Keeper::default(),
         })
+    }
+
+    /// Keeps where packed rings stand in `journal`, and takes them up where it says.
+    pub fn with_journal(mut self, journal: Option<Arc<Journal>>) -> Self {
+        self.keeper = Keeper::new(journal);
+        self
     }
 
     /// The session's socket.
@@ -219,9 +230,11 @@ impl Device {
         for queue in std::mem::take(&mut self.retired) {
             // Unless the front-end has said meanwhile where the ring goes on.
             let vring = &mut self.session.state_mut().vrings[queue.index];
+            let base = queue.retire();
             if vring.base == queue.started_at {
-                vring.base = queue.base().to_vhost();
+                vring.base = base.to_vhost();
             }
+            self.keeper.told(queue.index, vring.is_ready());
         }
         let mut errors = Vec::new();
         for ring in 0..self.rings.len() {
@@ -286,6 +299,7 @@ impl Device {
         if let Some(mtu) = state.mtu {
             let _ = write!(text, ", MTU {mtu}");
         }
+        let _ = write!(text, "{}", self.keeper);
         let _ = write!(
             text,
             ", features {:#x} ({})",
@@ -362,15 +376,24 @@ impl Device {
             in_order: has(state.features, bits::VIRTIO_F_IN_ORDER),
         };
         let base = RingBase::from_vhost(base, features.packed);
-        let mut device = DeviceRing::new(memory, &layout, features, base)
+        let mut device = self
+            .keeper
+            .take_up(ring, memory, &layout, features, base)
             .map_err(|error| StartError::Ring { ring, error })?;
         let log = self.log(ring);
         device.set_log(log.clone());
+        // What was about to be published when the switch was killed.
+        device.publish();
         if ring.is_multiple_of(2) {
             // Nobody waits for receive buffers: a frame that finds none is dropped.
             device.disable_kicks();
         }
+        let goes_on = device.base() != RingBase::start(features.packed);
         let queue = Arc::new(Queue::new(ring, device, setup.base, kick, call));
+        if goes_on {
+            // Whoever served it before may have died between a publication and its call.
+            queue.call();
+        }
         self.rings[ring] = Some(Running { queue, setup, log });
         Ok(())
     }
@@ -435,6 +458,16 @@ impl Device {
                 uso: got(bits::VIRTIO_NET_F_HOST_USO),
             },
             mtu: state.mtu.filter(|_| got(bits::VIRTIO_NET_F_MTU)),
+        }
+    }
+}
+
+impl Drop for Device {
+    /// A front-end that left without stopping its rings may come back for them.
+    fn drop(&mut self) {
+        let running = self.rings.iter().flatten().map(|running| &running.queue);
+        for queue in running.chain(&self.retired) {
+            queue.retire();
         }
     }
 }

@@ -45,14 +45,22 @@ impl Queue {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`lock`](Self::lock), for sending: several workers may want to at once, which is counted.
+    /// The ring, unless somebody gave it up while we waited: then it may be served by another queue by now.
     #[inline]
-    pub(super) fn lock_to_send(&self, counters: &Counters) -> MutexGuard<'_, DeviceRing> {
-        match self.ring.try_lock() {
+    pub(super) fn enter(&self) -> Option<MutexGuard<'_, DeviceRing>> {
+        let ring = self.lock();
+        (!self.has_failed()).then_some(ring)
+    }
+
+    /// As [`enter`](Self::enter), for sending: several workers may want to at once, which is counted.
+    #[inline]
+    pub(super) fn enter_to_send(&self, counters: &Counters) -> Option<MutexGuard<'_, DeviceRing>> {
+        let ring = match self.ring.try_lock() {
             Ok(ring) => ring,
             Err(TryLockError::Poisoned(ring)) => ring.into_inner(),
             Err(TryLockError::WouldBlock) => self.lock_in_turn(counters),
-        }
+        };
+        (!self.has_failed()).then_some(ring)
     }
 
     #[cold]
@@ -90,17 +98,25 @@ impl Queue {
 
     /// Returns buffers that were kept back. True = the driver was called for them.
     pub(super) fn settle(&self) -> bool {
-        let call = !self.has_failed() && self.lock().publish();
+        let call = self.enter().is_some_and(|mut ring| ring.publish());
         if call {
             self.call();
         }
         call
     }
 
-    /// Where the ring stands, once no worker serves it any more.
-    pub(super) fn base(&self) -> RingBase {
-        self.settle();
-        self.lock().base()
+    /// Gives the ring up and says where it stands. A worker that is stuck in it, because it did not come round in
+    /// time, finds that out under the lock and changes nothing any more: what it took is taken again.
+    pub(super) fn retire(&self) -> RingBase {
+        let mut ring = self.lock();
+        let call = !self.has_failed() && ring.publish();
+        self.fail();
+        let base = ring.base();
+        drop(ring);
+        if call {
+            self.call();
+        }
+        base
     }
 
     pub(super) fn has_failed(&self) -> bool {

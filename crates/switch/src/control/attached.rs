@@ -15,7 +15,7 @@ use ringway_port::capture::{Capture, SourceNames};
 use ringway_port::generator::{Generator, Plan};
 use ringway_port::sink::Sink;
 use ringway_port::tap::Tap;
-use ringway_port::vhost_user::{Device, Settings};
+use ringway_port::vhost_user::{Device, Journal, Settings};
 use ringway_port::{Counters, Port, pcapng};
 use ringway_wire::MacAddress;
 
@@ -71,6 +71,8 @@ pub(crate) struct Socket {
     pub(crate) complaints: u32,
     /// What else it may say.
     pub(crate) chatter: Chatter,
+    /// Where packed rings are taken up should this process be killed.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 pub(crate) enum Place {
@@ -373,6 +375,7 @@ fn open_socket(
 ) -> Result<Socket, OpenError> {
     let now = Instant::now();
     let mut device = None;
+    let is_ours = passed.is_none();
     let place = match (user.mode, passed) {
         (Mode::Server, Some(fd)) => {
             Place::Listening(Listener::adopt(fd).map_err(OpenError::System)?)
@@ -394,7 +397,10 @@ fn open_socket(
             next: now,
         },
     };
+    // Once the socket is ours: then nobody else keeps the journal.
+    let journal = is_ours.then(|| open_journal(user, spec)).flatten();
     Ok(Socket {
+        journal,
         place,
         device,
         since: now,
@@ -404,6 +410,21 @@ fn open_socket(
         complaints: 0,
         chatter: Chatter::new(now),
     })
+}
+
+fn open_journal(user: &VhostUser, spec: &PortSpec) -> Option<Arc<Journal>> {
+    let path = Journal::beside(&user.path);
+    match Journal::open(&path, spec.kind.queues()) {
+        Ok(journal) => Some(Arc::new(journal)),
+        Err(error) => {
+            tracing::warn!(
+                "{}: {error}; should this switch be killed, guests with packed rings at {} have to start their driver again",
+                path.display(),
+                user.path.display()
+            );
+            None
+        }
+    }
 }
 
 fn settings(spec: &PortSpec) -> Settings {

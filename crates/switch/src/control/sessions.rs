@@ -17,7 +17,7 @@ use crate::snapshot::Injected;
 const MESSAGES_PER_TURN: usize = 64;
 
 /// How long a message may stay incomplete, or an answer unread.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// Time between two attempts to connect, client mode.
 const RETRY: Duration = Duration::from_millis(500);
@@ -137,7 +137,7 @@ impl Control {
                 && socket.chatter.allows(port)
             {
                 tracing::warn!(
-                    "port {port}: the front-end stopped in the middle of a message for 1 s"
+                    "port {port}: the front-end stopped in the middle of a message, or reads no answers"
                 );
             }
             self.disconnected(number, &SessionError::Closed);
@@ -287,7 +287,7 @@ impl Control {
         if socket.chatter.is_silent() {
             device.session().hide_refusals();
         }
-        socket.device = Some(device);
+        socket.device = Some(device.with_journal(socket.journal.clone()));
         self.watch_session(number);
     }
 

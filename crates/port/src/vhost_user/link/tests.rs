@@ -39,11 +39,18 @@ const LEGACY: Kind = Kind {
 };
 
 fn guest(memory: GuestMemory, kind: Kind) -> Guest {
+    guest_with(memory, kind, false)
+}
+
+fn guest_with(memory: GuestMemory, kind: Kind, packed: bool) -> Guest {
     let memory = Arc::new(memory);
     let options = DriverOptions {
         size: 256,
-        features: RingFeatures::default(),
-        base: RingBase::start(false),
+        features: RingFeatures {
+            packed,
+            ..RingFeatures::default()
+        },
+        base: RingBase::start(packed),
         table: 0,
     };
     let ring = |index: usize| {
@@ -406,5 +413,49 @@ fn a_ring_whose_memory_disappeared_neither_lies_nor_is_empty() {
         assert_eq!(taken, Err(Fault::MemoryLost { ring: 1 }));
         let counted = source.link.counters.faults().into_iter();
         assert_eq!(counted.collect::<Vec<_>>(), [("memory_lost", 1)]);
+    }
+}
+
+#[test]
+fn a_ring_that_was_given_up_is_left_alone_by_who_is_stuck_in_it() {
+    for packed in [false, true] {
+        let mut guest = guest_with(GuestMemory::heap(&[(0, END)]), MODERN, packed);
+        guest.offer(&[(RECEIVE, 2048)]);
+        let frames = [pattern(90), pattern(80)];
+        for frame in &frames {
+            guest.send(&[0; 12], frame, []);
+        }
+        let mut heads = Heads::new();
+        let mut burst = Burst::new(&mut heads);
+        assert_eq!(guest.link.receive(0, 32, &mut burst), Ok(2));
+        // A worker is stuck here, while the rings are given up and go to other queues.
+        let source = guest.link.from_guest[0].as_ref().unwrap().queue.clone();
+        assert_eq!(source.retire(), RingBase::start(packed));
+        assert_eq!(guest.link.to_guest[0].retire(), RingBase::start(packed));
+        let kicks = |link: &Link| (link.arm(0), link.is_waiting(0));
+        // Then it goes on.
+        assert_eq!(guest.link.release(0, &mut burst), Ok(()));
+        guest.link.settle(0);
+        assert_eq!(kicks(&guest.link), (false, false));
+        let mut more = Heads::new();
+        let mut next = Burst::new(&mut more);
+        assert_eq!(guest.link.receive(0, 32, &mut next), Ok(0));
+        assert!(next.push_private(&PLAIN, &frames[0]));
+        let sent = guest.link.send(0, &next, 1);
+        assert_eq!((sent.delivered, sent.fault), (0, None));
+        assert_eq!(sent.reason, Some(DropReason::NotConnected));
+        drop((burst, next));
+        assert_eq!(guest.used(), []);
+        assert_eq!(guest.transmit.pop_used(), Ok(None));
+        // Nothing of it is missing for whoever serves them now.
+        let features = RingFeatures {
+            packed,
+            ..RingFeatures::default()
+        };
+        let base = RingBase::start(packed);
+        let layout = guest.transmit.layout();
+        let mut again = DeviceRing::new(&guest.memory, &layout, features, base).unwrap();
+        let mut batch = ringway_ring::ReadBatch::new();
+        assert_eq!(again.take_readable(&guest.memory, &mut batch, 32), Ok(2));
     }
 }
