@@ -23,6 +23,15 @@ pub struct Stream {
     pub key: u8,
 }
 
+/// A stream on its way.
+#[derive(Debug)]
+pub struct Sending {
+    stream: Stream,
+    begun: Instant,
+    sender: Job,
+    receiver: Job,
+}
+
 /// What arrived, in how much time.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrived {
@@ -47,7 +56,11 @@ impl fmt::Display for Arrived {
 impl Stream {
     /// Sends it from one end to the other, which has `address`, and compares the hashes at both ends.
     pub fn send(self, from: &dyn Endpoint, to: &dyn Endpoint, address: &str) -> Result<Arrived> {
-        let limit = Duration::from_secs(60 + self.blocks);
+        self.start(from, to, address)?.finish()
+    }
+
+    /// Begins to send it.
+    pub fn start(self, from: &dyn Endpoint, to: &dyn Endpoint, address: &str) -> Result<Sending> {
         let begun = Instant::now();
         let receiver = to.start(&format!(
             "socat -u -b 262144 TCP-LISTEN:{PORT},reuseaddr - | openssl dgst -sha256 -r"
@@ -56,16 +69,11 @@ impl Stream {
             "{} | socat -u -b 262144 - TCP:{address}:{PORT},retry=100,interval=0.1",
             self.source()
         ))?;
-        sender.success(limit)?;
-        let arrived = hash(&receiver_output(receiver, limit)?)?;
-        let time = begun.elapsed();
-        let sent = self.hash()?;
-        if arrived != sent {
-            bail!("sent {sent}, arrived {arrived}");
-        }
-        Ok(Arrived {
-            bytes: self.blocks * BLOCK,
-            time,
+        Ok(Sending {
+            stream: self,
+            begun,
+            sender,
+            receiver,
         })
     }
 
@@ -82,6 +90,30 @@ impl Stream {
              openssl enc -aes-128-ctr -bufsize 262144 -K {:032x} -iv 00000000000000000000000000000000",
             self.blocks, self.key
         )
+    }
+}
+
+impl Sending {
+    /// Waits until everything is there, and compares the hashes at both ends.
+    pub fn finish(self) -> Result<Arrived> {
+        let Self {
+            stream,
+            begun,
+            sender,
+            receiver,
+        } = self;
+        let limit = Duration::from_secs(60 + stream.blocks);
+        sender.success(limit)?;
+        let arrived = hash(&receiver_output(receiver, limit)?)?;
+        let time = begun.elapsed();
+        let sent = stream.hash()?;
+        if arrived != sent {
+            bail!("sent {sent}, arrived {arrived}");
+        }
+        Ok(Arrived {
+            bytes: stream.blocks * BLOCK,
+            time,
+        })
     }
 }
 

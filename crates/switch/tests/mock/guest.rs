@@ -191,6 +191,11 @@ impl RingSetup {
         self.start(front, base);
     }
 
+    /// What the front-end was told when it stopped the ring.
+    pub fn set_base(&mut self, base: u32) {
+        self.base = base;
+    }
+
     /// Where the device stands, as a front-end finds it that has lost its back-end. In a packed ring
     /// it finds nothing: the base is what it was when this was made.
     pub fn standing(&self) -> u32 {

@@ -43,6 +43,8 @@ pub struct Queue {
     base: u64,
     stride: u64,
     places: u64,
+    at: u64,
+    options: DriverOptions,
     /// Chains added so far.
     pub added: u64,
     pub kicks: u64,
@@ -68,10 +70,19 @@ impl Queue {
             base,
             stride,
             places: places as u64,
+            at,
+            options,
             added: 0,
             kicks: 0,
             calls: 0,
         }
+    }
+
+    /// The driver begins anew, in the same place.
+    pub fn reset(&mut self) {
+        self.ring = DriverRing::new(&self.memory, self.at, self.options).unwrap();
+        self.posted.fill(None);
+        self.free = (0..usize::try_from(self.places).unwrap()).rev().collect();
     }
 
     pub fn is_packed(&self) -> bool {
