@@ -2,7 +2,8 @@
 //! own: others would disturb the count.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 
 use ringway_mem::{GuestMemory, RegionRequest};
 use ringway_vhost::user::frontend::Frontend;
@@ -341,9 +342,7 @@ fn descriptor_0() {
         .map(|call| write(call, &1_u64.to_ne_bytes()));
     // Closes the call that stands there.
     rustix::stdio::dup2_stdin(&stdin).unwrap();
-    if let Some(call) = call {
-        std::mem::forget(call);
-    }
+    let _ = call.and_then(Arc::into_inner).map(IntoRawFd::into_raw_fd);
     outcome.unwrap();
     assert_eq!(number, Some(0));
     assert_eq!(written, Some(Ok(8)));
