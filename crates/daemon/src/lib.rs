@@ -2,3 +2,11 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+mod config;
+mod daemon;
+mod failure;
+mod report;
+
+pub use config::Config;
+pub use daemon::Daemon;
