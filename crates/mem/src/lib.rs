@@ -28,7 +28,7 @@ mod words;
 pub use area::{Area, fence};
 pub use error::MemoryError;
 pub use log::DirtyLog;
-pub use region::{RegionInfo, RegionRequest};
+pub use region::{MappedFile, RegionInfo, RegionRequest};
 pub use slice::{ReadSlice, WriteSlice};
 pub use table::{GuestMemory, LastHit, MAX_REGIONS};
 pub use words::{WordFile, Words};

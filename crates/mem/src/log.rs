@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::region::Region;
-use crate::{MemoryError, RegionRequest, sigbus};
+use crate::{MappedFile, MemoryError, RegionRequest, sigbus};
 
 /// Bytes of guest memory that one bit of the log stands for (`VHOST_LOG_PAGE`).
 const PAGE: u64 = 4096;
@@ -19,7 +19,7 @@ pub struct DirtyLog {
 }
 
 impl DirtyLog {
-    /// Maps `size` bytes of the log from `offset` in the file on, and closes the file.
+    /// Maps `size` bytes of the log from `offset` in the file on.
     pub fn map(file: OwnedFd, size: u64, offset: u64) -> Result<Self, MemoryError> {
         let region = Region::map(RegionRequest {
             guest_address: 0,
@@ -56,6 +56,11 @@ impl DirtyLog {
     #[inline]
     pub fn is_poisoned(&self) -> bool {
         sigbus::any_poisoned() && self.region.is_poisoned()
+    }
+
+    /// The file behind it.
+    pub fn file(&self) -> Option<MappedFile<'_>> {
+        self.region.file()
     }
 
     fn set(&self, byte: u64, bits: u8) {

@@ -1,7 +1,7 @@
 //! One mapped region.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use crate::MemoryError;
@@ -18,7 +18,7 @@ pub struct RegionRequest {
     pub user_address: u64,
     /// Offset of the first byte in the file.
     pub mmap_offset: u64,
-    /// The file; it is closed once it is mapped.
+    /// The file; it is kept as long as it is mapped, for whoever takes the memory over.
     pub file: OwnedFd,
 }
 
@@ -37,9 +37,22 @@ pub struct RegionInfo {
     pub file: (u64, u64),
 }
 
+/// Where the bytes of a region, or of a dirty log, come from: what somebody else needs to map them as well.
+#[derive(Clone, Copy, Debug)]
+pub struct MappedFile<'m> {
+    /// The file.
+    pub file: BorrowedFd<'m>,
+    /// Offset of the first byte in the file.
+    pub mmap_offset: u64,
+    /// How many bytes.
+    pub size: u64,
+}
+
 /// The region's bytes, mapped until it is dropped.
 pub(crate) struct Region {
     pub(crate) info: RegionInfo,
+    /// The file and the offset in it; `None` = memory of our own.
+    file: Option<(OwnedFd, u64)>,
     /// First byte of the region; `info.size` bytes from here are inside the mapping.
     pub(crate) start: *mut u8,
     mapping: Mapping,
@@ -93,6 +106,7 @@ impl Region {
                 shrinkable,
                 file: (stat.st_dev, stat.st_ino),
             },
+            file: Some((file, mmap_offset)),
             start,
             mapping,
         })
@@ -110,8 +124,19 @@ impl Region {
                 shrinkable: false,
                 file: (0, 0),
             },
+            file: None,
             start: mapping.base,
             mapping,
+        })
+    }
+
+    /// The file behind it; `None` = memory of our own.
+    pub(crate) fn file(&self) -> Option<MappedFile<'_>> {
+        let (file, mmap_offset) = self.file.as_ref()?;
+        Some(MappedFile {
+            file: file.as_fd(),
+            mmap_offset: *mmap_offset,
+            size: self.info.size,
         })
     }
 

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::region::Region;
-use crate::{Area, MemoryError, ReadSlice, RegionInfo, RegionRequest, WriteSlice, sigbus};
+use crate::{
+    Area, MappedFile, MemoryError, ReadSlice, RegionInfo, RegionRequest, WriteSlice, sigbus,
+};
 
 /// Regions that one table holds at most, as many as QEMU's vhost memory slots.
 pub const MAX_REGIONS: usize = 509;
@@ -36,7 +38,7 @@ unsafe impl Send for GuestMemory {}
 unsafe impl Sync for GuestMemory {}
 
 impl GuestMemory {
-    /// Maps the regions that a front-end describes. The files are mapped shared, never populated, and closed.
+    /// Maps the regions that a front-end describes. The files are mapped shared and never populated.
     pub fn map(regions: Vec<RegionRequest>) -> Result<Self, MemoryError> {
         check_count(regions.len())?;
         let regions: Result<Vec<_>, _> = regions
@@ -216,6 +218,12 @@ impl GuestMemory {
     /// The regions, by rising guest address.
     pub fn regions(&self) -> impl Iterator<Item = RegionInfo> {
         self.regions.iter().map(|region| region.info)
+    }
+
+    /// The regions that have files, by rising guest address.
+    pub fn files(&self) -> impl Iterator<Item = (RegionInfo, MappedFile<'_>)> {
+        let mapped = self.regions.iter();
+        mapped.filter_map(|region| Some((region.info, region.file()?)))
     }
 
     #[inline(always)]

@@ -7,14 +7,14 @@ fn open_descriptors() -> usize {
 }
 
 #[test]
-fn descriptors_are_closed_whether_mapped_or_refused() {
+fn descriptors_are_closed_with_their_memory_or_refused() {
     let before = open_descriptors();
     for _ in 0..10 {
         let (memory, requests) = GuestMemory::memfd(&[(0, 4096), (8192, 4096)]).unwrap();
         assert_eq!(
             open_descriptors(),
-            before + 2,
-            "only the requests hold files"
+            before + 4,
+            "a file for each region and each request"
         );
 
         let again: Vec<RegionRequest> = requests
@@ -25,11 +25,15 @@ fn descriptors_are_closed_whether_mapped_or_refused() {
             })
             .collect();
         let mapped = GuestMemory::map(requests).unwrap();
-        assert_eq!(open_descriptors(), before + 2, "mapped files are closed");
+        assert_eq!(
+            open_descriptors(),
+            before + 6,
+            "those of the requests are kept"
+        );
 
         let mut again = again.into_iter();
         assert!(memory.with_added(again.next().unwrap()).is_err());
-        assert_eq!(open_descriptors(), before + 1, "a refused file is closed");
+        assert_eq!(open_descriptors(), before + 5, "a refused file is closed");
 
         let short = RegionRequest {
             size: 1 << 30,
@@ -40,10 +44,15 @@ fn descriptors_are_closed_whether_mapped_or_refused() {
         assert!(GuestMemory::map(many).is_err());
         assert_eq!(
             open_descriptors(),
-            before,
+            before + 4,
             "so are those behind a refused one"
         );
         drop((memory, mapped));
+        assert_eq!(
+            open_descriptors(),
+            before,
+            "nothing is left with the memory"
+        );
     }
     assert_eq!(open_descriptors(), before);
 }
