@@ -11,4 +11,6 @@ pub mod message;
 pub mod session;
 pub mod socket;
 
-pub use session::{DeviceState, Event, Offer, RingAddresses, Session, SessionError, Vring};
+pub use session::{
+    DeviceState, Event, Offer, ResumeError, RingAddresses, Session, SessionError, Vring,
+};

@@ -36,11 +36,13 @@ use dispatch::{check_header, not_offered};
 mod device;
 mod dispatch;
 mod error;
+mod handover;
 mod memory;
 mod rings;
 mod state;
 
 pub use error::SessionError;
+pub use handover::ResumeError;
 pub use state::{DeviceState, RingAddresses, Vring};
 
 /// Most queue pairs of a device: SET_VRING_KICK has eight bits for the ring.

@@ -29,6 +29,17 @@ pub struct Socket {
     queued: Vec<u8>,
 }
 
+/// What waits between a connection's socket and whoever uses it.
+#[derive(Debug)]
+pub struct Pending<D> {
+    /// The beginning of a message of which the rest has not come.
+    pub received: Vec<u8>,
+    /// Descriptors that came with it.
+    pub descriptors: Vec<D>,
+    /// Answers that the peer has not taken.
+    pub queued: Vec<u8>,
+}
+
 /// One whole message.
 #[derive(Debug)]
 pub struct Message {
@@ -100,6 +111,30 @@ impl Socket {
             descriptors: Vec::new(),
             queued: Vec::new(),
         })
+    }
+
+    /// As [`new`](Self::new), for a connection that somebody else began to serve.
+    pub(super) fn resume(fd: OwnedFd, pending: Pending<OwnedFd>) -> io::Result<Self> {
+        let Pending {
+            received,
+            descriptors,
+            queued,
+        } = pending;
+        Ok(Self {
+            received,
+            descriptors,
+            queued,
+            ..Self::new(fd)?
+        })
+    }
+
+    /// What waits between the socket and whoever uses it.
+    pub(super) fn pending(&self) -> Pending<BorrowedFd<'_>> {
+        Pending {
+            received: self.received.clone(),
+            descriptors: self.descriptors.iter().map(AsFd::as_fd).collect(),
+            queued: self.queued.clone(),
+        }
     }
 
     /// Whether part of a message has been read and the rest is still to come.

@@ -207,20 +207,29 @@ impl Session {
 /// Lets only an eventfd through, and makes it non-blocking: a worker must never wait for a
 /// counter that the front-end filled or emptied.
 fn notification(request: Request, ring: u16, file: OwnedFd) -> Result<OwnedFd, SessionError> {
+    check_notification(request, ring, &file)?;
+    Ok(file)
+}
+
+/// As [`notification`], for one that is in use already.
+pub(super) fn check_notification(
+    request: Request,
+    ring: u16,
+    file: &OwnedFd,
+) -> Result<(), SessionError> {
     let request = request.id();
     let failed = |errno: rustix::io::Errno| SessionError::Descriptor {
         request,
         source: errno.into(),
     };
-    if !is_eventfd(&file).map_err(failed)? {
+    if !is_eventfd(file).map_err(failed)? {
         return Err(SessionError::NotEventfd {
             request,
             index: ring.into(),
         });
     }
-    let flags = fcntl_getfl(&file).map_err(failed)?;
-    fcntl_setfl(&file, flags | OFlags::NONBLOCK).map_err(failed)?;
-    Ok(file)
+    let flags = fcntl_getfl(file).map_err(failed)?;
+    fcntl_setfl(file, flags | OFlags::NONBLOCK).map_err(failed)
 }
 
 /// The link in /proc names the kind of an anonymous file, which nothing else has a way to look

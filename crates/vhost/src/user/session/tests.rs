@@ -14,6 +14,7 @@ use crate::user::socket::{Message, SocketError};
 
 mod device;
 mod fds;
+mod handover;
 mod log;
 mod memory;
 mod messages;
