@@ -81,6 +81,11 @@ impl DropReason {
         Self::CaptureFull,
     ];
 
+    /// The reason of this name, see [`name`](Self::name).
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// Name in statistics.
     pub fn name(self) -> &'static str {
         match self {
@@ -160,6 +165,11 @@ impl Counters {
         faults.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Goes on from what another process counted. Nobody may be counting yet.
+    pub fn resume(&self, reason: DropReason, frames: u64) {
+        self.drops[reason as usize].store(frames, Ordering::Relaxed);
+    }
+
     /// Drops so far, those that happened only.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL
@@ -194,6 +204,30 @@ pub struct Half {
 }
 
 impl Half {
+    /// Everything counted so far, in an order that only grows at its end.
+    pub fn words(&self) -> [u64; 7] {
+        self.cells().map(|cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// Goes on from what [`words`](Self::words) gave in another process. Nobody may be counting yet.
+    pub fn resume(&self, words: &[u64]) {
+        for (cell, &word) in self.cells().into_iter().zip(words) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    fn cells(&self) -> [&AtomicU64; 7] {
+        [
+            &self.frames,
+            &self.bytes,
+            &self.events,
+            &self.calls,
+            &self.missed_kicks,
+            &self.lock_waits,
+            &self.busy,
+        ]
+    }
+
     /// Counts frames and their bytes. One writer at a time.
     pub fn count(&self, frames: u64, bytes: u64) {
         add(&self.frames, frames);

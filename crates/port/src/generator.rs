@@ -49,10 +49,12 @@ impl Generator {
 
     /// Frames due now, and nanoseconds until the next one is (`u64::MAX` = never).
     fn due(&self, progress: &mut Progress) -> (u64, u64) {
+        // Counters go on when another process takes over.
+        let sent = self.counters.queues[0].received.frames();
         let left = self
             .plan
             .count
-            .map_or(u64::MAX, |count| count.saturating_sub(progress.sent));
+            .map_or(u64::MAX, |count| count.saturating_sub(sent));
         let Some(rate) = self.plan.rate else {
             return (left, if left == 0 { u64::MAX } else { 0 });
         };

@@ -6,7 +6,7 @@
 //! where io_uring is permitted, else each frame with a `writev`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,6 +58,11 @@ impl Tap {
             })
             .collect();
         Self { counters, queues }
+    }
+
+    /// The queues' descriptors.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.queues.iter().map(|queue| queue.fd.as_fd())
     }
 
     /// Tells the kernel which offloads may be used in frames it gives us (`TUNSETOFFLOAD`). A kernel

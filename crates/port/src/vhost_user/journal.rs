@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringway_mem::{GuestMemory, MemoryError, WordFile, Words};
 use ringway_ring::{
@@ -32,8 +33,10 @@ const STRIDE: usize = (KEY + JOURNAL_WORDS).next_multiple_of(8);
 pub struct Journal {
     words: Arc<WordFile>,
     rings: usize,
-    /// Path and inode; `None` = somebody else's to remove.
+    /// Path and inode; `None` = opened by somebody else.
     file: Option<(PathBuf, u64)>,
+    /// Whether the file is ours to remove.
+    removes: AtomicBool,
 }
 
 /// Why there is no journal.
@@ -63,7 +66,13 @@ impl Journal {
         let inode = rustix::fs::fstat(&file).map_err(io::Error::from)?.st_ino;
         let mut journal = Self::adopt(file, queue_pairs)?;
         journal.file = Some((path.into(), inode));
+        journal.set_owner(true);
         Ok(journal)
+    }
+
+    /// Says whether the file is removed with the journal, if no ring in it goes on; see [`open`](Self::open).
+    pub fn set_owner(&self, ours: bool) {
+        self.removes.store(ours, Ordering::Relaxed);
     }
 
     /// A file that somebody else opened, and removes.
@@ -93,6 +102,7 @@ impl Journal {
             words,
             rings,
             file: None,
+            removes: AtomicBool::new(false),
         };
         let head = journal.words.words(0, HEAD);
         if head.load(0) != MAGIC || head.load(1) != rings as u64 {
@@ -137,6 +147,7 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let goes_on = (0..self.rings).any(|ring| self.record(ring).load(0) != 0);
         if let Some((path, inode)) = &self.file
+            && self.removes.load(Ordering::Relaxed)
             && !goes_on
             && path
                 .symlink_metadata()
@@ -196,6 +207,13 @@ impl Keeper {
             if !starts_again {
                 journal.forget(ring);
             }
+        }
+    }
+
+    /// Where ring `ring` stands was said by who drove it before, on the same connection.
+    pub(super) fn handed_over(&mut self, ring: usize) {
+        if let Some(told) = self.told.get_mut(ring) {
+            *told = true;
         }
     }
 

@@ -10,6 +10,7 @@
 //!    gives the link with them.
 
 pub mod fuzz;
+pub mod handover;
 mod journal;
 mod link;
 mod queue;
@@ -166,15 +167,19 @@ impl Device {
         counters: Arc<Counters>,
     ) -> std::io::Result<Self> {
         let session = Session::new(socket, settings.offer())?;
+        Ok(Self::over(session, counters))
+    }
+
+    fn over(session: Session, counters: Arc<Counters>) -> Self {
         let rings = (0..session.state().vrings.len()).map(|_| None).collect();
-        Ok(Self {
+        Self {
             session,
             counters,
             rings,
             retired: Vec::new(),
             shape: Vec::new(),
             keeper: Keeper::default(),
-        })
+        }
     }
 
     /// Keeps where packed rings stand in `journal`, and takes them up where it says.
