@@ -16,6 +16,7 @@ use rustix::{
 use super::{
     Channel, ChannelError, OpenError, Passed, PassedError, PortChange, PortInfo, Reply, Request,
 };
+use super::{handover, handover::Line};
 use crate::{port_spec::PortSpec, stats::Statistics};
 
 /// A connection to a switch's control socket.
@@ -179,6 +180,21 @@ impl Client {
     /// Ends the switch.
     pub fn shutdown(&mut self) -> Result<(), ClientError> {
         self.ask("shutdown", &Request::Shutdown, Vec::new(), done)
+    }
+
+    /// Asks the switch to hand everything over, and begins to.
+    pub fn take_over(mut self) -> Result<Line, ClientError> {
+        let request = Request::TakeOver {
+            oldest: handover::OLDEST_FORMAT,
+            newest: handover::FORMAT,
+        };
+        let readable = handover::OLDEST_FORMAT..=handover::FORMAT;
+        self.ask("take-over", &request, Vec::new(), |reply| match reply {
+            Reply::HandingOver { format } => readable.contains(&format).then_some(()),
+            _ => None,
+        })?;
+        let channel = self.channel.ok_or(ClientError::Disconnected)?;
+        Ok(Line::new(channel, Instant::now() + self.timeout))
     }
 
     fn ask<T>(

@@ -8,6 +8,7 @@
 mod channel;
 mod client;
 mod codec;
+pub mod handover;
 mod open;
 mod passed;
 #[cfg(test)]
@@ -94,6 +95,13 @@ pub enum Request {
     },
     /// Ends the switch as SIGTERM does.
     Shutdown,
+    /// Hands everything over to the client, which becomes the switch: see [`handover`].
+    TakeOver {
+        /// The oldest format of a hand-over that the client reads.
+        oldest: u32,
+        /// The newest one.
+        newest: u32,
+    },
 }
 
 /// What the switch answers.
@@ -116,6 +124,11 @@ pub enum Reply {
     Statistics {
         /// The counters.
         statistics: Statistics,
+    },
+    /// What follows on the connection is a hand-over.
+    HandingOver {
+        /// Its format.
+        format: u32,
     },
     /// Not done.
     Error {

@@ -101,6 +101,7 @@ fn a_client_asks_and_is_answered() {
         Request::Statistics { .. } => Reply::Statistics {
             statistics: Statistics::default(),
         },
+        Request::TakeOver { oldest, .. } => Reply::HandingOver { format: oldest },
         Request::ChangePort { .. } | Request::Shutdown => Reply::Ok,
     });
     let mut client = Client::from_socket(ours, TIMEOUT).unwrap();

@@ -31,6 +31,13 @@ fn requests_and_replies_have_their_json() {
             r#"{"type":"statistics"}"#,
         ),
         (Request::Shutdown, r#"{"type":"shutdown"}"#),
+        (
+            Request::TakeOver {
+                oldest: 1,
+                newest: 2,
+            },
+            r#"{"type":"take-over","oldest":1,"newest":2}"#,
+        ),
     ] {
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
