@@ -14,7 +14,7 @@ use crate::{Failure, print, sandbox::Sandboxed, usage::socket_path};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// A port; may be given many times
-    #[arg(long = "port", value_name = "KIND[,key=value]...", required_unless_present = "control", long_help = PORT_HELP)]
+    #[arg(long = "port", value_name = "KIND[,key=value]...", required_unless_present_any = ["control", "takeover"], long_help = PORT_HELP)]
     ports: Vec<PortSpec>,
     /// Threads that carry frames [default: one per two CPUs]
     #[arg(long, value_name = "N", value_parser = workers)]
@@ -33,7 +33,17 @@ pub(crate) struct Arguments {
     control: Option<PathBuf>,
     #[command(flatten)]
     sandbox: Sandboxed,
+    /// Take over from the running switch whose control socket is CONTROL, while frames cross
+    #[arg(long, value_name = "CONTROL", value_parser = socket_path, conflicts_with = "ports", long_help = TAKEOVER_HELP)]
+    takeover: Option<PathBuf>,
 }
+
+const TAKEOVER_HELP: &str = "\
+Take over from the running switch whose control socket is CONTROL, while frames cross.
+
+From it come its ports with all their settings, sockets, front-ends, taps and captures, learned addresses, counters, and the \
+control socket itself unless --control names another. --workers, --cpus, --poll and --stats-interval are those given here. \
+Front-ends notice nothing. The switch before exits with 0 when this one serves; if this one cannot, it goes on.";
 
 const PORT_HELP: &str = "\
 A port; may be given many times.
@@ -86,6 +96,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         stats_interval: arguments.stats_interval,
         control: arguments.control,
         sandbox: arguments.sandbox.decide(),
+        takeover: arguments.takeover,
     })?;
     for line in lines {
         tracing::info!("{line}");

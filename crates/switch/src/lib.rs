@@ -32,7 +32,8 @@ mod worker;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -42,6 +43,7 @@ use ringway_api::control::Passed;
 use ringway_api::port_spec::PortSpec;
 
 pub use control::attached::AttachError;
+pub use control::handover::TakeoverError;
 pub use control::socket::SocketError;
 pub use sandbox::Sandbox;
 pub use signals::Ender;
@@ -52,7 +54,7 @@ use control::statistics::CpuClock;
 use sandbox::{Confinement, Role, SandboxError};
 use signals::Signals;
 use snapshot::Shared;
-use table::{PORT_LIMIT, Table};
+use table::{AGEING_SECONDS, PORT_LIMIT, Table};
 use worker::Worker;
 
 /// How often statistics are printed; `None` = on SIGUSR1 only.
@@ -78,6 +80,9 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// Give up all rights once the first ports stand.
     pub sandbox: Sandbox,
+    /// Take over from the switch whose control socket this is: its ports, its front-ends, and its control
+    /// socket unless there is another of one's own.
+    pub takeover: Option<PathBuf>,
 }
 
 /// A port and what was opened for it beforehand.
@@ -111,6 +116,9 @@ pub enum StartError {
     /// The control socket cannot be made.
     #[error(transparent)]
     Control(#[from] SocketError),
+    /// The switch before cannot be taken over.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A CPU to pin to is not there.
     #[error(
         "worker {worker} cannot run on CPU {cpu}: {error}; give CPUs of this machine, see `nproc`"
@@ -184,6 +192,7 @@ impl Switch {
     /// Starts the workers and opens every port. When this returns every socket listens. The
     /// process's SIGTERM, SIGINT and SIGUSR1 belong to the switch from here on.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        raise_open_files();
         let (mut switch, crew) = Self::open(config, true)?;
         switch.begin(crew)?;
         Ok(switch)
@@ -211,9 +220,13 @@ impl Switch {
         };
         ringway_port::guard_memory()?;
         let signals = Signals::new(process_signals).map_err(StartError::system)?;
-        let shared = Shared::new(count, Table::new(PORT_LIMIT)).map_err(StartError::system)?;
+        let mut shared = Shared::new(count, Table::new(PORT_LIMIT)).map_err(StartError::system)?;
+        let mut control = config.control.as_deref();
+        if let Some(before) = &config.takeover {
+            shared = shared.backdated(Duration::from_secs(AGEING_SECONDS.into()));
+            control = control.filter(|control| !is_same_file(control, before));
+        }
         let shared = Arc::new(shared);
-        let control = config.control.as_deref();
         let control = Control::new(
             shared.clone(),
             count,
@@ -227,6 +240,9 @@ impl Switch {
             shared,
             workers: Vec::new(),
         };
+        if let Some(before) = &config.takeover {
+            switch.control.take_over(before)?;
+        }
         for NewPort { spec, passed, fds } in config.ports {
             switch.control.place(spec, passed, fds)?;
         }
@@ -253,7 +269,8 @@ impl Switch {
             self.spawn(number, cpu, crew.poll, &confinement)?;
         }
         self.control.begin(&confinement)?;
-        Ok(confinement.narrow(Role::Control)?)
+        confinement.narrow(Role::Control)?;
+        Ok(self.control.finish_takeover()?)
     }
 
     /// Serves until SIGTERM, SIGINT, its [`Ender`] or a request over the control socket. Prints
@@ -324,6 +341,21 @@ impl Drop for Switch {
             let _ = worker.join();
         }
     }
+}
+
+/// Files of guest memory stay open, one for each region: as many as the system allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays as it is: {error}");
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let inode = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino()));
+    one == other || inode(one).is_ok_and(|one| inode(other).is_ok_and(|other| one == other))
 }
 
 /// Binds the calling thread to one CPU.

@@ -141,6 +141,13 @@ impl Shared {
         })
     }
 
+    /// As if the switch had started earlier, as far as the system's clock goes back: what another process
+    /// learned was learned before now.
+    pub(crate) fn backdated(mut self, by: Duration) -> Self {
+        self.start = self.start.checked_sub(by).unwrap_or(self.start);
+        self
+    }
+
     /// Publishes `snapshot` and waits until every worker works with it. False = a worker did not
     /// come round in time; the old snapshot's parts stay alive as long as it holds them.
     #[must_use]

@@ -41,11 +41,11 @@ impl Key {
         Self(OCCUPIED | u64::from(domain & 0xfff) << 48 | mac & 0xffff_ffff_ffff)
     }
 
-    fn mac(self) -> u64 {
+    pub(crate) fn mac(self) -> u64 {
         self.0 & 0xffff_ffff_ffff
     }
 
-    fn domain(self) -> u16 {
+    pub(crate) fn domain(self) -> u16 {
         u16::try_from(self.0 >> 48 & 0xfff).unwrap_or(0)
     }
 
@@ -154,6 +154,20 @@ impl Table {
         }
         self.retain_locked(|key, slot, _| !is_foreign(&by_mac, key, slot));
         *writer = by_mac;
+    }
+
+    /// Shows what was learned: key, slot, and the second of the last frame. What is learned meanwhile may be
+    /// shown or not.
+    pub(crate) fn for_each(&self, mut show: impl FnMut(Key, u16, u32)) {
+        for bucket in &self.buckets {
+            for way in 0..WAYS {
+                let key = bucket.keys[way].load(Ordering::Acquire);
+                if key != 0 {
+                    let value = bucket.values[way].load(Ordering::Relaxed);
+                    show(Key(key), slot_of(value), seen_of(value));
+                }
+            }
+        }
     }
 
     /// Forgets every address behind `slot`.

@@ -56,7 +56,10 @@ impl Device {
     /// Leaves the rings to whoever drives the device from now on: nothing is written to them here any more, nor to their
     /// journal.
     pub fn let_go(&self) {
-        self.rings.iter().flatten().for_each(|running| running.queue.fail());
+        self.rings
+            .iter()
+            .flatten()
+            .for_each(|running| running.queue.fail());
     }
 
     /// How many rings run.

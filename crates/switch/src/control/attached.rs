@@ -2,11 +2,9 @@
 //! workers have.
 
 use std::fs::File;
-use std::io::BufWriter;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use ringway_api::control::{Passed, PassedError};
@@ -16,13 +14,14 @@ use ringway_port::generator::{Generator, Plan};
 use ringway_port::sink::Sink;
 use ringway_port::tap::Tap;
 use ringway_port::vhost_user::{Device, Journal, Settings};
-use ringway_port::{Counters, Port, pcapng};
+use ringway_port::{Counters, Port};
 use ringway_wire::MacAddress;
 
 use super::chatter::Chatter;
+use super::recording::Recording;
 use super::socket::{Listener, SocketError};
 use crate::policy::{Limiter, Policy, Storm, Vlan};
-use crate::sandbox::{Confinement, Role};
+use crate::sandbox::Confinement;
 
 /// A port and everything that was opened for it; dropping it closes and removes all of that.
 pub(crate) struct Attached {
@@ -42,18 +41,8 @@ pub(crate) struct Attached {
 pub(crate) enum Kind {
     VhostUser(Box<Socket>),
     Tap(Arc<Tap>),
-    Capture(Writing),
+    Capture(Option<Recording>),
     Plain,
-}
-
-/// Who writes what a capture records.
-pub(crate) enum Writing {
-    /// A thread that does not run yet.
-    Waiting(Box<dyn FnOnce() + Send>),
-    /// A thread.
-    Running(JoinHandle<()>),
-    /// Somebody else.
-    Elsewhere,
 }
 
 /// The socket side of a vhost-user port.
@@ -203,16 +192,9 @@ impl Attached {
                     None => File::create(path).map_err(file)?,
                 };
                 let (capture, reader) = Capture::new(counters.clone()).map_err(system)?;
-                let mut writer =
-                    pcapng::Writer::new(BufWriter::new(out), names.clone()).map_err(file)?;
-                let path = path.clone();
-                let work = move || {
-                    if let Err(error) = pcapng::drain(reader, &mut writer) {
-                        tracing::error!("{}: the capture ends here: {error}", path.display());
-                    }
-                };
+                let begun = Recording::new(reader, out, path, names.clone());
                 view = Some(Arc::new(capture));
-                Kind::Capture(Writing::Waiting(Box::new(work)))
+                Kind::Capture(Some(begun.map_err(file)?))
             }
             PortKind::AfPacket { .. } => {
                 return Err(AttachError::NotAvailable {
@@ -245,42 +227,35 @@ impl Attached {
 
     /// Starts the thread it has, if any.
     pub(crate) fn begin(&mut self, confinement: &Confinement) -> Result<(), AttachError> {
-        let Kind::Capture(writing) = &mut self.kind else {
+        let Kind::Capture(Some(recording)) = &mut self.kind else {
             return Ok(());
         };
-        let Writing::Waiting(work) = std::mem::replace(writing, Writing::Elsewhere) else {
-            return Ok(());
-        };
-        let confinement = confinement.clone();
-        let (ready, narrowed) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name("pcap".into());
-        let thread = thread.spawn(move || {
-            let outcome = confinement.narrow(Role::Carrier);
-            let failed = outcome.is_err();
-            let _ = ready.send(outcome);
-            if !failed {
-                work();
-            }
-        });
-        let system = |error| AttachError::System {
+        let begun = recording.begin(confinement);
+        begun.map_err(|error| AttachError::System {
             name: self.name.clone(),
             error,
-        };
-        *writing = Writing::Running(thread.map_err(system)?);
-        match narrowed.recv() {
-            Ok(Err(error)) => Err(system(std::io::Error::other(error))),
-            _ => Ok(()),
+        })
+    }
+
+    /// A port before anything is open for it.
+    pub(crate) fn unserved(identity: Identity, spec: PortSpec) -> Self {
+        let Identity { number, slot, name } = identity;
+        Self {
+            number,
+            slot,
+            name,
+            counters: Arc::new(Counters::new(usize::from(spec.kind.queues()))),
+            policy: Arc::new(policy(&spec)),
+            spec,
+            told: false,
+            view: None,
+            kind: Kind::Plain,
         }
     }
 
     /// A capture somebody in this process reads.
     pub(crate) fn capture(identity: Identity, spec: PortSpec, capture: Capture) -> Self {
-        Self::made_here(
-            identity,
-            spec,
-            Arc::new(capture),
-            Kind::Capture(Writing::Elsewhere),
-        )
+        Self::made_here(identity, spec, Arc::new(capture), Kind::Capture(None))
     }
 
     /// A port that somebody in this process made.
@@ -290,18 +265,11 @@ impl Attached {
     }
 
     fn made_here(identity: Identity, spec: PortSpec, view: Arc<dyn Port>, kind: Kind) -> Self {
-        let Identity { number, slot, name } = identity;
-        Self {
-            number,
-            slot,
-            name,
-            counters: Arc::new(Counters::new(1)),
-            policy: Arc::new(policy(&spec)),
-            spec,
-            told: false,
-            view: Some(view),
-            kind,
-        }
+        let mut port = Self::unserved(identity, spec);
+        port.counters = Arc::new(Counters::new(1));
+        port.view = Some(view);
+        port.kind = kind;
+        port
     }
 
     /// A front-end is there, or a device is open.
@@ -337,10 +305,10 @@ impl Drop for Attached {
     fn drop(&mut self) {
         // The writer ends when the recording end is gone, which is when the last view is.
         self.view = None;
-        if let Kind::Capture(Writing::Running(thread)) =
-            std::mem::replace(&mut self.kind, Kind::Plain)
+        if let Kind::Capture(Some(recording)) =
+            std::mem::replace(&mut self.kind, Kind::Capture(None))
         {
-            let _ = thread.join();
+            recording.finish();
         }
     }
 }
@@ -412,7 +380,8 @@ fn open_socket(
     })
 }
 
-fn open_journal(user: &VhostUser, spec: &PortSpec) -> Option<Arc<Journal>> {
+/// The journal beside the socket; without one the port works, and a warning says what is lost.
+pub(super) fn open_journal(user: &VhostUser, spec: &PortSpec) -> Option<Arc<Journal>> {
     let path = Journal::beside(&user.path);
     match Journal::open(&path, spec.kind.queues()) {
         Ok(journal) => Some(Arc::new(journal)),

@@ -5,6 +5,8 @@ mod addresses;
 pub(crate) mod attached;
 mod balance;
 pub(crate) mod chatter;
+pub(crate) mod handover;
+pub(crate) mod recording;
 mod requests;
 mod sessions;
 pub(crate) mod socket;
@@ -28,9 +30,11 @@ use crate::sandbox::{Confinement, Reach, directory};
 use crate::signals::Signals;
 use crate::snapshot::{Entry, Shared, Snapshot, receive_queues};
 use crate::table::MAX_PORTS;
+use crate::totals::Sums;
 use crate::{RunError, StartError, StatisticsFrequency};
 use attached::{AttachError, Attached, Identity, Kind, Place};
 use balance::Balance;
+use handover::Takeover;
 use socket::Listener;
 use statistics::CpuClock;
 
@@ -77,6 +81,10 @@ pub(crate) struct Control {
     next_sweep: Instant,
     frequency: StatisticsFrequency,
     leaving: bool,
+    /// What was counted by the switch before this one.
+    carried: Sums,
+    /// The switch before this one, while it is taken over.
+    takeover: Option<Takeover>,
 }
 
 impl Control {
@@ -119,6 +127,8 @@ impl Control {
             next_sweep: Instant::now() + SWEEP,
             frequency,
             leaving: false,
+            carried: Sums::default(),
+            takeover: None,
         })
     }
 
@@ -239,6 +249,9 @@ impl Control {
             .as_ref()
             .and_then(Listener::path)
             .map(&mut removing);
+        let takeover = self.takeover.iter();
+        let files = takeover.flat_map(Takeover::files);
+        files.for_each(&mut removing);
         for port in self.ports.values() {
             let Kind::VhostUser(socket) = &port.kind else {
                 continue;
@@ -261,7 +274,10 @@ impl Control {
         for port in self.ports.values_mut() {
             port.begin(confinement)?;
         }
-        self.publish();
+        // Until the switch before lets go, its ports are its own.
+        if self.takeover.is_none() {
+            self.publish();
+        }
         Ok(())
     }
 
@@ -454,6 +470,12 @@ impl Control {
         let data = epoll::EventData::new_u64(token);
         if let Err(error) = epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN) {
             tracing::error!("cannot wait for a socket: {error}");
+        }
+    }
+
+    fn watch_control(&self) {
+        if let Some(listener) = &self.listener {
+            self.watch(listener.as_fd(), CONTROL);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use ringway_api::control::{Channel, ChannelError, PortInfo, Reply, Request};
+use ringway_api::control::{Channel, ChannelError, PortInfo, Received, Reply, Request};
 use rustix::event::epoll;
 
-use super::{Control, Token};
+use super::{Control, Token, handover};
 
 /// Control connections at once; there is one daemon, and now and then a person.
 const MAX_CONNECTIONS: usize = 16;
@@ -44,6 +44,13 @@ impl Control {
             };
             let reply = match channel.receive::<Request>() {
                 Ok(None) => return self.watch_for_room(token),
+                Ok(Some(Received {
+                    message: Request::TakeOver { oldest, newest },
+                    ..
+                })) => match handover::refusal(oldest, newest) {
+                    Some(message) => Reply::Error { message },
+                    None => return self.hand_over(token),
+                },
                 Ok(Some(received)) => self.answer(received.message, received.fds),
                 Err(error) if error.is_fatal() => {
                     if !matches!(error, ChannelError::Closed) {
@@ -80,7 +87,7 @@ impl Control {
         }
     }
 
-    fn close_connection(&mut self, token: u64) {
+    pub(super) fn close_connection(&mut self, token: u64) {
         // Ours is the only descriptor of this end: closing it takes it out of the epoll.
         self.connections.remove(&token);
         self.tokens.remove(&token);
@@ -135,6 +142,8 @@ impl Control {
                     _ => Reply::Statistics { statistics },
                 }
             }
+            // Not answered but done, by who serves the connection.
+            Request::TakeOver { .. } => Reply::Ok,
             Request::Shutdown => {
                 self.leaving = true;
                 Reply::Ok

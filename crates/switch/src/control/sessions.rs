@@ -292,7 +292,7 @@ impl Control {
     }
 
     /// The session is over: nothing of it stays, the port waits for the next one.
-    fn disconnected(&mut self, number: u32, error: &SessionError) {
+    pub(super) fn disconnected(&mut self, number: u32, error: &SessionError) {
         let Some((port, socket)) = self.socket(number) else {
             return;
         };
@@ -388,7 +388,7 @@ impl Control {
         again
     }
 
-    fn watch_listener(&mut self, number: u32) {
+    pub(super) fn watch_listener(&mut self, number: u32) {
         let token = self.token(Token::Listener(number));
         if let Some(Kind::VhostUser(socket)) = self.ports.get(&number).map(|port| &port.kind)
             && let Place::Listening(listener) = &socket.place
@@ -397,7 +397,7 @@ impl Control {
         }
     }
 
-    fn watch_session(&mut self, number: u32) {
+    pub(super) fn watch_session(&mut self, number: u32) {
         let token = self.token(Token::Session(number));
         if let Some(device) = self.ports.get(&number).and_then(Attached::device) {
             self.watch(device.as_fd(), token);

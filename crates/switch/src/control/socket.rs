@@ -34,6 +34,21 @@ impl Listener {
         Ok(Self { socket, file: None })
     }
 
+    /// A listening socket that another process made and leaves to us. Its file is not ours yet.
+    pub(crate) fn resume(socket: OwnedFd) -> Self {
+        Self { socket, file: None }
+    }
+
+    /// The file that is removed with the listener, and the inode by which it is known.
+    pub(crate) fn file(&self) -> Option<&(PathBuf, u64)> {
+        self.file.as_ref()
+    }
+
+    /// From now on this file is removed with the listener, or none is.
+    pub(crate) fn set_file(&mut self, file: Option<(PathBuf, u64)>) {
+        self.file = file;
+    }
+
     /// The next connection, if one waits.
     pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
         match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {

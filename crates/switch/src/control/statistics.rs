@@ -31,7 +31,7 @@ impl CpuClock {
 impl Control {
     pub(crate) fn statistics(&self, only: Option<&str>) -> Statistics {
         let each: Vec<Sums> = self.shared.totals.iter().map(|t| t.read()).collect();
-        let mut sums = Sums::default();
+        let mut sums = self.carried;
         each.iter().for_each(|other| sums.add(other));
         let ports = self
             .ports

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ringway_api::control::Client;
 use ringway_api::port_spec::PortSpec;
 use ringway_api::stats::{PortStatistics, Statistics};
-use ringway_switch::{Config, Ender, Poll, RunError, Sandbox, Switch};
+use ringway_switch::{Config, Ender, Poll, RunError, Sandbox, StartError, Switch};
 
 use super::{Guest, Options, PATIENCE};
 
@@ -121,6 +121,22 @@ impl Lab {
     /// A guest at the port of this name, its driver started.
     pub fn guest(&self, name: &str, options: Options) -> Guest {
         Guest::start(&self.path(name), options)
+    }
+
+    /// A new switch takes over from the one that runs, which ends by itself. On an error it goes on.
+    pub fn take_over(&mut self, workers: usize, poll: Poll) -> Result<(), StartError> {
+        let switch = Switch::embed(Config {
+            workers,
+            poll,
+            takeover: Some(self.path("control")),
+            ..Config::default()
+        })?;
+        let ender = switch.ender();
+        let thread = std::thread::spawn(move || switch.run(&mut std::io::sink()));
+        self.join();
+        (self.ender, self.thread) = (ender, Some(thread));
+        self.client = self.client().into();
+        Ok(())
     }
 
     /// Waits until the switch has ended, which somebody else asked for.
