@@ -1,7 +1,9 @@
-//! Kernel verbs: taps, links and their addresses, routes, nftables.
+//! Kernel verbs: taps, links and their addresses, routes, nftables, packet sockets.
 
 #![warn(missing_docs)]
 
 pub mod link;
 pub mod nft;
+pub mod packet;
+pub mod ready;
 pub mod tap;

@@ -152,6 +152,18 @@ impl Netlink {
         done.map_err(|error| refused("change the bridge of", name, error))
     }
 
+    /// Removes the interface, whoever has it open; nothing if there is none.
+    pub async fn delete(&self, name: &str) -> Result<(), LinkError> {
+        let Some(link) = self.find(name).await? else {
+            return Ok(());
+        };
+        let done = self.handle.link().del(link.index).execute().await;
+        match done {
+            Err(error) if code(&error) == Some(libc::ENODEV) => Ok(()),
+            done => done.map_err(|error| refused("remove", name, error)),
+        }
+    }
+
     /// Gives the interface these addresses and no others; link-local ones of IPv6 are the kernel's and stay.
     pub async fn set_addresses(&self, name: &str, wanted: &[IpNet]) -> Result<(), LinkError> {
         let link = self.get(name).await?;

@@ -1,7 +1,10 @@
 //! nftables, through `nft -f -`: a text is one transaction.
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with};
 
 /// What nft did not do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,21 @@ pub fn has_table(table: &str) -> Result<bool, NftError> {
 pub fn chain(name: [&str; 3]) -> Option<String> {
     let [family, table, chain] = name;
     run(&["list", "chain", family, table, chain], "").ok()
+}
+
+/// A socket that becomes readable when somebody changes rules, of this network namespace. What it says has to be read away; an
+/// overflow (ENOBUFS) says that there was a change, too. Needs CAP_NET_ADMIN.
+pub fn changes() -> io::Result<OwnedFd> {
+    // NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h, as a bit.
+    const GROUP: u32 = 1 << (7 - 1);
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        Some(netlink::NETFILTER),
+    )?;
+    bind(&socket, &netlink::SocketAddrNetlink::new(0, GROUP))?;
+    Ok(socket)
 }
 
 fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {

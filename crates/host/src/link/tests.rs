@@ -1,5 +1,7 @@
 use super::*;
 use crate::nft;
+use crate::packet::{LONGEST, PacketSocket};
+use crate::ready;
 use crate::tap;
 
 /// Runs in a network namespace of its own; `None` where there is no right to make one.
@@ -97,5 +99,74 @@ fn a_table_is_loaded_whole_or_not_at_all() {
         );
         nft::load("delete table inet ringway\n").unwrap();
         assert!(!nft::has_table("inet ringway").unwrap());
+    });
+}
+
+#[test]
+fn a_changed_ruleset_is_told() {
+    alone(async |_| {
+        if nft::version().is_none() {
+            eprintln!("SKIPPED: nft test: nft is not installed");
+            return;
+        }
+        let changes = ready::watch(nft::changes().unwrap()).unwrap();
+        nft::load("add table inet ringway\n").unwrap();
+        let told = tokio::time::timeout(std::time::Duration::from_secs(10), changes.readable());
+        assert!(told.await.unwrap().is_ok());
+    });
+}
+
+#[test]
+fn dhcp_and_arp_replies_come_whole_and_nothing_else() {
+    alone(async |netlink| {
+        tap::create_persistent("rw-test", false, None).unwrap();
+        let guest = tap::open("rw-test", 1).unwrap();
+        netlink.set_up("rw-test").await.unwrap();
+        let socket = PacketSocket::open("rw-test").unwrap();
+        let socket = ready::watch_packets(socket).unwrap();
+        let frame = |kind: u16, at: &[(usize, u8)]| {
+            let mut frame = vec![0u8; 60];
+            frame[..6].fill(0xff);
+            frame[6] = 2;
+            frame[12..14].copy_from_slice(&kind.to_be_bytes());
+            frame[14] = 0x45;
+            at.iter().for_each(|&(place, byte)| frame[place] = byte);
+            frame
+        };
+        let send = |frame: &[u8]| {
+            let with_header = [&[0; 12], frame].concat();
+            rustix::io::write(&guest.queues[0], &with_header).unwrap();
+        };
+        let dhcp = frame(0x0800, &[(23, 17), (37, 67)]);
+        let reply = frame(0x0806, &[(21, 2)]);
+        for other in [
+            frame(0x0800, &[(23, 17), (37, 68)]),
+            frame(0x0800, &[(23, 6), (37, 67)]),
+            frame(0x0800, &[(23, 17), (37, 67), (21, 1)]),
+            frame(0x0806, &[(21, 1)]),
+            frame(0x86dd, &[(23, 17), (37, 67)]),
+        ] {
+            send(&other);
+        }
+        send(&dhcp);
+        send(&reply);
+        socket.get_ref().send(&dhcp).unwrap();
+        for expected in [&dhcp, &reply] {
+            let mut buffer = [0; LONGEST];
+            let received = loop {
+                let limit = std::time::Duration::from_secs(10);
+                let ready = tokio::time::timeout(limit, socket.readable()).await;
+                let mut ready = ready.unwrap().unwrap();
+                if let Ok(received) = ready.try_io(|socket| socket.get_ref().receive(&mut buffer)) {
+                    break received.unwrap();
+                }
+            };
+            assert_eq!(&buffer[..received.len], expected);
+            assert!(!received.partial_checksum);
+        }
+        // What we sent ourselves is not heard.
+        let mut buffer = [0; LONGEST];
+        let error = socket.get_ref().receive(&mut buffer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     });
 }
