@@ -3,10 +3,18 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod apply;
 mod config;
 mod daemon;
 mod failure;
+mod inner;
 mod report;
+mod services;
+mod store;
+mod switch_process;
+#[cfg(test)]
+mod testing;
+mod warnings;
 
 pub use config::Config;
 pub use daemon::Daemon;

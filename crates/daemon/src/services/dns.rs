@@ -1,0 +1,141 @@
+//! DNS at the gateway's address: the network's own names at once, others from the host's resolvers.
+//!
+//! The sockets are bound to the address and to the interface, and only the subnet is answered: this is nobody else's resolver.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringway_service::dns::{Decision, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::upstream::Upstream;
+use super::{Answers, lock, now};
+
+const PORT: u16 = 53;
+/// Queries that wait for other resolvers, at most; further ones are dropped, and their clients ask again.
+const PENDING: usize = 512;
+/// TCP connections at most, how long one may be silent, and how long it may last.
+const CONNECTIONS: usize = 64;
+const IDLE: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Opens the sockets and adds what serves them to `tasks`.
+pub(super) fn serve(answers: &Arc<Answers>, tasks: &mut JoinSet<()>) -> io::Result<()> {
+    let interface = answers.service.network.interface.as_str().as_bytes();
+    let address = SocketAddrV4::new(answers.service.gateway, PORT);
+    let udp = std::net::UdpSocket::bind(address)?;
+    udp.set_nonblocking(true)?;
+    let udp = UdpSocket::from_std(udp)?;
+    udp.bind_device(Some(interface))?;
+    let tcp = TcpSocket::new_v4()?;
+    tcp.bind_device(Some(interface))?;
+    // Connections of the daemon before may still linger.
+    tcp.set_reuseaddr(true)?;
+    tcp.bind(address.into())?;
+    let tcp = tcp.listen(16)?;
+    let upstream = Arc::new(Upstream::new(
+        answers.service.network.spec.dns.upstream.clone(),
+        answers.service.gateway,
+    ));
+    tasks.spawn(datagrams(
+        Arc::clone(answers),
+        Arc::clone(&upstream),
+        Arc::new(udp),
+    ));
+    tasks.spawn(streams(Arc::clone(answers), upstream, tcp));
+    Ok(())
+}
+
+async fn datagrams(answers: Arc<Answers>, upstream: Arc<Upstream>, socket: Arc<UdpSocket>) {
+    let mut buffer = [0; 4096];
+    let mut asking = JoinSet::new();
+    loop {
+        // Errors are those of answers that did not arrive, such as an ICMP message.
+        let Ok((len, peer)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
+        while asking.try_join_next().is_some() {}
+        if !is_inside(&answers, peer) {
+            continue;
+        }
+        match decide(&answers, &buffer[..len], Transport::Udp) {
+            Decision::Answer(answer) => drop(socket.send_to(&answer, peer).await),
+            Decision::Ignore => {}
+            Decision::Forward(_) if asking.len() >= PENDING => {}
+            Decision::Forward(pending) => {
+                let (answers, upstream) = (Arc::clone(&answers), Arc::clone(&upstream));
+                let socket = Arc::clone(&socket);
+                asking.spawn(async move {
+                    let answer = upstream.ask(&answers.dns, &pending).await;
+                    let _ = socket.send_to(&answer, peer).await;
+                });
+            }
+        }
+    }
+}
+
+async fn streams(answers: Arc<Answers>, upstream: Arc<Upstream>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) if is_inside(&answers, peer) => {
+                let (answers, upstream) = (Arc::clone(&answers), Arc::clone(&upstream));
+                connections.spawn(async move {
+                    let _ = timeout(LONGEST, stream_of(&answers, &upstream, stream)).await;
+                    drop(place);
+                });
+            }
+            Ok(_) => {}
+            // No descriptors left, or a peer that went: not to be tried again at once.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Answers one query after another, each with its length in front (RFC 1035 section 4.2.2).
+async fn stream_of(
+    answers: &Answers,
+    upstream: &Upstream,
+    mut stream: TcpStream,
+) -> io::Result<()> {
+    loop {
+        let len = timeout(IDLE, stream.read_u16()).await??;
+        let mut query = vec![0; usize::from(len)];
+        timeout(IDLE, stream.read_exact(&mut query)).await??;
+        let answer = match decide(answers, &query, Transport::Tcp) {
+            Decision::Answer(answer) => answer,
+            Decision::Ignore => return Ok(()),
+            Decision::Forward(pending) => upstream.ask(&answers.dns, &pending).await,
+        };
+        let len = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        let message = [&len.to_be_bytes()[..], &answer].concat();
+        timeout(IDLE, stream.write_all(&message)).await??;
+    }
+}
+
+fn decide(answers: &Answers, query: &[u8], transport: Transport) -> Decision {
+    let dhcp = lock(&answers.dhcp);
+    lock(&answers.dns).query(query, transport, &(&dhcp.pool, now()), monotonic())
+}
+
+fn is_inside(answers: &Answers, peer: SocketAddr) -> bool {
+    matches!(peer.ip(), IpAddr::V4(address) if answers.service.subnet.contains(&address))
+}
+
+/// Seconds since the first call: what a cache ages by, whatever is done to the clock.
+pub(super) fn monotonic() -> u64 {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed().as_secs()
+}
