@@ -69,18 +69,14 @@ impl PacketSocket {
         set(raw, libc::SOL_PACKET, libc::PACKET_AUXDATA, &on)?;
         // SAFETY: all zero is a value of this plain C structure.
         let mut address: libc::sockaddr_ll = unsafe { zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+        let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
+        address.sll_protocol = all.to_be();
         address.sll_ifindex =
             i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let len = length_of::<libc::sockaddr_ll>()?;
         // SAFETY: the address lives through the call and its length is its own.
-        check(unsafe {
-            libc::bind(
-                raw,
-                (&raw const address).cast(),
-                size_of::<libc::sockaddr_ll>() as u32,
-            )
-        })?;
+        check(unsafe { libc::bind(raw, (&raw const address).cast(), len) })?;
         Ok(Self { socket })
     }
 
@@ -143,17 +139,16 @@ impl AsRawFd for PacketSocket {
 }
 
 fn set<T>(socket: RawFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+    let len = length_of::<T>()?;
     // SAFETY: the value lives through the call and its length is its own; each caller's type is the one its option takes.
-    let done = unsafe {
-        libc::setsockopt(
-            socket,
-            level,
-            option,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as u32,
-        )
-    };
+    let done =
+        unsafe { libc::setsockopt(socket, level, option, std::ptr::from_ref(value).cast(), len) };
     check(done).map(drop)
+}
+
+/// Of a structure, as the kernel takes it.
+fn length_of<T>() -> io::Result<u32> {
+    u32::try_from(size_of::<T>()).map_err(io::Error::other)
 }
 
 fn check(result: c_int) -> io::Result<c_int> {
