@@ -3,9 +3,9 @@
 use rusqlite::Connection;
 
 /// What `user_version` of the file counts: how many of the steps were taken.
-pub(super) const VERSION: u32 = STEPS.len() as u32;
+pub(super) const VERSION: u32 = 1;
 
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; VERSION as usize] = ["
     CREATE TABLE network (
         name TEXT PRIMARY KEY,
         spec TEXT NOT NULL
