@@ -8,6 +8,8 @@
 mod meter;
 mod rest;
 pub(crate) mod share;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

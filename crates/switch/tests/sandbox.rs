@@ -12,11 +12,15 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use ringway_mem::{GuestMemory, RegionRequest};
 use ringway_switch::sandbox::{Confinement, Reach, Role};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// What the program is told to try instead of being the test.
 const TRY: &str = "--try";
+
+/// Bytes that a front-end shares.
+const MEMORY: u64 = 1 << 16;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
     what_nothing_ever_does_kills_the_process(&folder.0);
     what_is_not_allowed_fails_as_if_the_kernel_did_not_know_it(&folder.0);
     what_a_switch_does_still_works(&folder.0);
+    the_first_table_of_memory_comes_when_the_sandbox_stands(&folder.0);
     landlock_holds_where_the_filter_does_not(&folder.0);
     ExitCode::SUCCESS
 }
@@ -103,6 +108,13 @@ fn what_a_switch_does_still_works(folder: &Path) {
     }
 }
 
+/// What mapping asks of the system once has to be asked before, as a switch does when it starts.
+fn the_first_table_of_memory_comes_when_the_sandbox_stands(folder: &Path) {
+    for role in ["control", "client"] {
+        assert_eq!(outcome("map-table", role, folder), Outcome::Done, "{role}");
+    }
+}
+
 /// The same without a filter of system calls.
 fn landlock_holds_where_the_filter_does_not(folder: &Path) {
     if outcome("landlock", "bare", folder) != Outcome::Done {
@@ -149,6 +161,7 @@ fn outcome(attempt: &str, role: &str, folder: &Path) -> Outcome {
 }
 
 fn attempt_as(attempt: &str, role: &str, folder: &Path) -> ExitCode {
+    ringway_port::guard_memory().unwrap();
     // Opened by others before, so that what is tried is to reach it and not to make it.
     let outside = Outside::new(folder, attempt);
     let mut reach = Reach {
@@ -163,14 +176,14 @@ fn attempt_as(attempt: &str, role: &str, folder: &Path) -> ExitCode {
         "worker" => std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 confinement.narrow(Role::Carrier).unwrap();
-                tried(attempt, folder, &outside)
+                tried(attempt, folder, outside)
             });
             thread.join().unwrap()
         }),
-        "bare" => tried(attempt, folder, &outside),
+        "bare" => tried(attempt, folder, outside),
         _ => {
             confinement.narrow(Role::Control).unwrap();
-            tried(attempt, folder, &outside)
+            tried(attempt, folder, outside)
         }
     };
     match result {
@@ -190,6 +203,8 @@ struct Outside {
     _unix: Option<UnixListener>,
     abstract_name: rustix::net::SocketAddrUnix,
     _abstract_socket: rustix::fd::OwnedFd,
+    /// What a front-end shares.
+    memory: rustix::fd::OwnedFd,
 }
 
 impl Outside {
@@ -206,7 +221,10 @@ impl Outside {
             let _ = std::fs::remove_file(&path);
             UnixListener::bind(&path).unwrap()
         });
+        let memory = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&memory, MEMORY).unwrap();
         Self {
+            memory,
             tcp: TcpListener::bind(("127.0.0.1", 0)).unwrap(),
             _unix: unix,
             abstract_name: name,
@@ -215,7 +233,7 @@ impl Outside {
     }
 }
 
-fn tried(attempt: &str, folder: &Path, outside: &Outside) -> Result<(), Error> {
+fn tried(attempt: &str, folder: &Path, outside: Outside) -> Result<(), Error> {
     let own = i64::from(std::process::id());
     let parent = i64::from(std::os::unix::process::parent_id());
     let page = 4096;
@@ -247,6 +265,17 @@ fn tried(attempt: &str, folder: &Path, outside: &Outside) -> Result<(), Error> {
             call(libc::SYS_mmap, [0, page, protection, private, -1, 0])
         }
         "map" => call(libc::SYS_mmap, [0, page, read_write, private, -1, 0]),
+        "map-table" => {
+            let region = RegionRequest {
+                guest_address: 0,
+                size: MEMORY,
+                user_address: 0,
+                mmap_offset: 0,
+                file: outside.memory,
+            };
+            let table = GuestMemory::map(vec![region]);
+            table.map(drop).map_err(|_| ErrorKind::Other.into())
+        }
         "memfd" => call(
             libc::SYS_memfd_create,
             [c"x".as_ptr().addr().cast_signed() as i64, 0, 0, 0, 0, 0],
