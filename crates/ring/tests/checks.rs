@@ -328,6 +328,10 @@ fn no_readable_descriptor_after_a_writable_one() {
         );
         let mut raw = Raw::new(raw.packed).table(&mixed);
         assert_eq!(raw.write(), Err(RingFault::ReadableAfterWritable));
+        // Nothing to be written before it: that is another fault.
+        let mut raw = Raw::new(raw.packed).chain(&[(BUFFERS, 8, 0)]);
+        let readable = RingFault::WrongDirection { writable: false };
+        assert_eq!(raw.write(), Err(readable));
     }
 }
 
