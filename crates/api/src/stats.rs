@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// `attempted == delivered + dropped` holds at every quiescent point; a flooded frame counts once per receiver.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Statistics {
     /// One entry per port, in the order in which they were added.
     pub ports: Vec<PortStatistics>,
@@ -28,6 +29,7 @@ pub struct Statistics {
 
 /// What one worker did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct WorkerStatistics {
     /// The name of its thread.
     pub name: String,
@@ -47,6 +49,7 @@ pub struct WorkerStatistics {
 
 /// What one port counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PortStatistics {
     /// The port's name, unique in its switch.
     pub name: String,
@@ -56,6 +59,7 @@ pub struct PortStatistics {
     pub connected: bool,
     /// Negotiated virtio features, as `0x...`.
     #[serde(with = "crate::hex")]
+    #[cfg_attr(feature = "openapi", schemars(with = "String"))]
     pub features: u64,
     /// One entry per queue pair.
     pub queues: Vec<QueueStatistics>,
@@ -75,6 +79,7 @@ pub struct PortStatistics {
 
 /// What one queue pair counted; rx is from the guest, tx is to the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct QueueStatistics {
     /// Frames from the guest.
     pub rx_frames: u64,

@@ -24,6 +24,7 @@ pub(super) const NAME: &str = "a name of 1 to 64 bytes without spaces or control
 
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
@@ -65,6 +66,7 @@ impl fmt::Display for Mac {
 
 /// A rate in bits per second, at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Rate {
     bits_per_second: u64,
@@ -183,6 +185,7 @@ impl fmt::Display for VlanSet {
 
 /// The name of a network interface as the kernel accepts it: 1 to 15 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
 

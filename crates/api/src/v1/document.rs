@@ -26,6 +26,7 @@ use crate::port_spec::InterfaceName;
 /// to_port = 80
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The networks.
@@ -35,6 +36,7 @@ pub struct Document {
 
 /// A network and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(from = "Written", into = "Written")]
 pub struct DocumentNetwork {
     /// The network itself; in the document its fields stand beside the lists.
@@ -49,14 +51,17 @@ pub struct DocumentNetwork {
 
 /// The form of [`DocumentNetwork`] in a document. Every field is named, because serde refuses no unknown ones beside flattened ones.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Written {
     name: Name,
     #[serde(default)]
     kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<String>"))]
     subnet: Option<Ipv4Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<String>"))]
     subnet6: Option<Ipv6Net>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<InterfaceName>,
@@ -144,6 +149,7 @@ impl From<DocumentNetwork> for Written {
 
 /// What was done, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Applied {
     /// The steps in their order, one sentence each; empty if everything was so already.
     pub steps: Vec<String>,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The answer to a request that was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct Failure {
     /// What kind of failure, for programs.
@@ -14,6 +15,7 @@ pub struct Failure {
 
 /// Kinds of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The request cannot be meant (HTTP 400).

@@ -14,6 +14,7 @@ use super::Name;
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -34,6 +35,7 @@ impl fmt::Display for Protocol {
 
 /// Ports from first to last, both included; `80` or `8000-8010` as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct PortRange {
     first: u16,
@@ -110,6 +112,7 @@ impl fmt::Display for PortRange {
 
 /// Ports of the host that lead to a guest. A range leads to a range of the same length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ForwardSpec {
     /// Transport protocol.
@@ -129,6 +132,7 @@ pub struct ForwardSpec {
 
 /// A forward as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Forward {
     /// Number by which it is deleted; unique in the daemon.
     pub id: u64,

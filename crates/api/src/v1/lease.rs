@@ -9,6 +9,7 @@ use crate::port_spec::Mac;
 
 /// An address bound by a person to a MAC, or to a DHCP client identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StaticLease {
     /// The client's hardware address. One of this and `client_id` is given.
@@ -26,6 +27,7 @@ pub struct StaticLease {
 
 /// How long an address is somebody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Binding {
     /// Bound by a person.
@@ -40,6 +42,7 @@ pub enum Binding {
 
 /// An address that is lent or bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// The network it is in.
     pub network: Name,

@@ -25,12 +25,15 @@
 //! What is not done is answered with a status of 400 or more and a [`Failure`]. Reading is for whoever may open the socket,
 //! writing for root and for the user the daemon runs as, by the peer credentials of the socket. Unknown fields are refused.
 
+pub mod client;
 mod document;
 mod failure;
 mod forward;
 mod lease;
 mod name;
 mod network;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod port;
 
 pub use document::{Applied, Document, DocumentNetwork};
@@ -49,6 +52,7 @@ use crate::stats::Statistics;
 
 /// The daemon and its switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct DaemonInfo {
     /// Version of the program.
     pub version: String,
@@ -64,6 +68,7 @@ pub struct DaemonInfo {
 
 /// What was counted, by the switch and by the services.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Stats {
     /// The switch's counters; `None` while it does not run.
     pub switch: Option<Statistics>,

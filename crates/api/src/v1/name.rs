@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// 1 to 63 of `a-z`, `0-9` and `-`, with no `-` at either end (RFC 1123, section 2.1). Upper case is read as lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 

@@ -10,6 +10,7 @@ use crate::port_spec::InterfaceName;
 
 /// How a network meets the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Behind the host's address: guests reach the outside, the outside reaches forwards.
@@ -25,6 +26,7 @@ pub enum Kind {
 
 /// A network as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
     /// Its name, a label of its guests' names in DNS.
@@ -34,9 +36,11 @@ pub struct NetworkSpec {
     pub kind: Kind,
     /// IPv4 subnet, `/8` to `/29`; chosen so that it clashes with no route of the host if absent. Not for [`Kind::Bridge`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<String>"))]
     pub subnet: Option<Ipv4Net>,
     /// IPv6 subnet, `/64`. None if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<String>"))]
     pub subnet6: Option<Ipv6Net>,
     /// The bridge to join; for [`Kind::Bridge`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +58,7 @@ pub struct NetworkSpec {
 
 /// What DHCPv4 says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DhcpOptions {
     /// Whether addresses are handed out.
@@ -85,9 +90,11 @@ impl Default for DhcpOptions {
 
 /// A route that guests are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Where to.
+    #[cfg_attr(feature = "openapi", schemars(with = "String"))]
     pub to: Ipv4Net,
     /// By which router of the subnet.
     pub via: Ipv4Addr,
@@ -95,6 +102,7 @@ pub struct Route {
 
 /// What DNS says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DnsOptions {
     /// Whether the gateway answers DNS.
@@ -122,6 +130,7 @@ impl Default for DnsOptions {
 
 /// A record that the network's DNS answers with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Owner: within the network's zone if it has no dot at its end.
@@ -132,6 +141,7 @@ pub struct Record {
 
 /// Type and value of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum RecordData {
     /// An IPv4 address.
@@ -146,6 +156,7 @@ pub enum RecordData {
 
 /// A network as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct NetworkInfo {
     /// As asked for, with what was chosen filled in (subnet, MTU).
     #[serde(flatten)]

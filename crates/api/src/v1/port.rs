@@ -12,6 +12,7 @@ use crate::{
 
 /// How a virtual machine's NIC reaches the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PortPath {
     /// A vhost-user socket of the switch.
@@ -27,6 +28,7 @@ pub enum PortPath {
 
 /// A port as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PortRequest {
     /// Its name within the network, and the guest's in DNS.
@@ -54,6 +56,7 @@ fn one() -> u16 {
 
 /// Changes to a port; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PortPatch {
     /// Address that the guest is bound to.
@@ -66,6 +69,7 @@ pub struct PortPatch {
 
 /// A port as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PortInfo {
     /// The network it is in.
     pub network: Name,
