@@ -9,6 +9,7 @@ mod daemon;
 mod failure;
 mod inner;
 mod report;
+mod server;
 mod services;
 mod store;
 mod switch_process;
@@ -18,3 +19,4 @@ mod warnings;
 
 pub use config::Config;
 pub use daemon::Daemon;
+pub use server::{Operations, Server};
