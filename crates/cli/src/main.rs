@@ -2,10 +2,19 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
+mod daemon;
 mod dump;
+mod file;
+mod forward;
+mod generate;
+mod lease;
 mod log;
+mod net;
+mod port;
 mod print;
 mod sandbox;
+mod stats;
 mod switch;
 mod usage;
 
@@ -14,9 +23,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// A network for virtual machines: a vhost-user switch in user space
+/// Networks for virtual machines: addresses, names, the way out, and a vhost-user switch in user space
 #[derive(Parser)]
 #[command(name = "ringway", version, disable_help_subcommand = true)]
 struct Cli {
@@ -28,8 +37,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Daemon(daemon::Arguments),
+    Net(net::Arguments),
+    Port(port::Arguments),
+    Lease(lease::Arguments),
+    Forward(forward::Arguments),
+    Stats(stats::Arguments),
     Switch(switch::Arguments),
     Dump(dump::Arguments),
+    Completions(generate::Completions),
+    Man(generate::Man),
 }
 
 /// Why the command ends without having done what was asked.
@@ -68,7 +85,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
     log::start(&cli.log);
     match cli.verb {
         None => Ok(io::stdout().write_all(print::welcome().as_bytes())?),
+        Some(Verb::Daemon(arguments)) => daemon::run(arguments),
+        Some(Verb::Net(arguments)) => net::run(arguments),
+        Some(Verb::Port(arguments)) => port::run(arguments),
+        Some(Verb::Lease(arguments)) => lease::run(arguments),
+        Some(Verb::Forward(arguments)) => forward::run(arguments),
+        Some(Verb::Stats(arguments)) => stats::run(arguments),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
         Some(Verb::Dump(arguments)) => dump::run(arguments),
+        Some(Verb::Completions(arguments)) => generate::completions(&arguments, Cli::command()),
+        Some(Verb::Man(arguments)) => generate::man(&arguments, Cli::command()),
     }
 }
+
+#[cfg(test)]
+mod tests;

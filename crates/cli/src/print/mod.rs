@@ -1,43 +1,72 @@
 //! Everything the command prints itself.
 
+mod address;
 mod dhcp;
+mod duration;
 mod frame;
+mod network;
+mod port;
 mod qemu;
+mod stats;
 mod summary;
+mod table;
 
 use std::io::{self, Write};
 
-use ringway_api::PortSpec;
+use serde::Serialize;
 
+use crate::Failure;
+
+pub(crate) use address::{addresses, forwards, leases};
 pub(crate) use frame::frame;
+pub(crate) use network::{applied, network, network_created, networks};
+pub(crate) use port::{port, port_created, ports};
 pub(crate) use qemu::qemu_options;
+pub(crate) use stats::stats;
 
 /// One sentence on standard error; there is nobody left to tell if that fails.
 pub(crate) fn error(sentence: &str) {
     let _ = writeln!(io::stderr(), "ringway: {sentence}");
 }
 
+/// An answer of the daemon: one line of JSON for programs, or what `text` makes of it for people.
+pub(crate) fn answer<T: Serialize>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let text = if json {
+        format!("{}\n", serde_json::to_string(value)?)
+    } else {
+        text(value)
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Nobody reads on, as with `| head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// Names and values, one line each.
+fn fields(lines: &[(&str, String)]) -> String {
+    let lines = lines
+        .iter()
+        .map(|(name, value)| format!("{name:10} {value}\n"));
+    lines.collect()
+}
+
 /// What `ringway` alone says: what this is and what to type next.
 pub(crate) fn welcome() -> String {
-    let ports = ["/tmp/vm1.sock", "/tmp/vm2.sock"].map(|path| format!("vhost-user,path={path}"));
-    let qemu = |text: &String| {
-        text.parse::<PortSpec>()
-            .ok()
-            .and_then(|port| qemu_options(0, &port))
-            .unwrap_or_default()
-    };
     format!(
-        "Ringway {} connects virtual machines: a learning switch whose ports are vhost-user sockets, taps and captures.\n\n\
-         Start a switch with two ports and leave it running:\n\n\
-         \x20 ringway switch --port {} --port {}\n\n\
-         In two other terminals, start a virtual machine on each port, with your own disk and, where there is KVM, -accel kvm:\n\n\
-         \x20 qemu-system-x86_64 -M q35 {} -drive file=DISK1,if=virtio\n\
-         \x20 qemu-system-x86_64 -M q35 {} -drive file=DISK2,if=virtio\n\n\
-         `ringway switch --help` tells the other kinds of ports, `ringway dump --help` how to look at what a guest sends.\n",
+        "Ringway {} gives virtual machines their network: addresses, names, the way out, from one daemon.\n\n\
+         Start the daemon as root and leave it running; it comes with a network `default`:\n\n\
+         \x20 ringway daemon\n\n\
+         In another terminal, make a port for a virtual machine. What is printed starts one there:\n\n\
+         \x20 ringway port create default vm1\n\n\
+         `ringway net create NAME` makes a network of your own, `ringway lease list` shows who has which address.\n\n\
+         Without a daemon and without root, a switch whose ports are sockets connects virtual machines among themselves:\n\n\
+         \x20 ringway switch --port vhost-user,path=/tmp/vm1.sock --port vhost-user,path=/tmp/vm2.sock\n\n\
+         `ringway --help` lists all verbs, `ringway dump --help` tells how to look at what a virtual machine sends.\n",
         env!("CARGO_PKG_VERSION"),
-        ports[0],
-        ports[1],
-        qemu(&ports[0]),
-        qemu(&ports[1]),
     )
 }

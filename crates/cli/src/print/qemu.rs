@@ -1,6 +1,9 @@
 //! The QEMU options that connect a virtual machine to a vhost-user port.
 
-use ringway_api::port_spec::{Mac, Mode, PortKind, PortSpec};
+use ringway_api::{
+    port_spec::{Mac, Mode, PortKind, PortSpec, VhostUser},
+    v1::{PortInfo, PortPath},
+};
 
 /// One line to paste, or nothing for a port that no virtual machine connects to. `index` keeps the ids of several NICs apart.
 ///
@@ -16,19 +19,57 @@ pub(crate) fn qemu_options(index: usize, spec: &PortSpec) -> Option<String> {
         Mode::Client => "server=on,wait=off",
     };
     let mac = spec.mac.unwrap_or_else(|| address_for(&path));
-    let (netdev, device) = match port.queues {
+    let (netdev, device) = queue_options(port.queues);
+    let chardev = quoted(&format!("socket,id=c{index},path={path},{connect}"));
+    Some(format!(
+        "-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -chardev {chardev} \
+         -netdev vhost-user,id=n{index},chardev=c{index}{netdev} -device virtio-net-pci,netdev=n{index},mac={mac}{device}"
+    ))
+}
+
+/// The command that starts a virtual machine at a network's port, without its disk; none where QEMU needs what a command line
+/// cannot say (a macvtap's descriptor).
+pub(super) fn qemu_command(port: &PortInfo) -> Option<String> {
+    let options = match (port.path, &port.socket, &port.tap) {
+        (PortPath::VhostUser, Some(socket), _) => {
+            let mut spec = PortSpec::new(PortKind::VhostUser(VhostUser {
+                path: socket.clone(),
+                mode: Mode::Server,
+                queues: port.queues,
+                group: None,
+                permissions: VhostUser::PERMISSIONS,
+            }));
+            spec.mac = Some(port.mac);
+            qemu_options(0, &spec)?
+        }
+        (PortPath::Tap | PortPath::VhostNet, _, Some(tap)) => {
+            let vhost = match port.path {
+                PortPath::VhostNet => ",vhost=on",
+                _ => "",
+            };
+            let (netdev, device) = queue_options(port.queues);
+            let name = quoted(tap.as_str());
+            format!(
+                "-m 1G -netdev tap,id=n0,ifname={name},script=no,downscript=no{vhost}{netdev} \
+                 -device virtio-net-pci,netdev=n0,mac={}{device}",
+                port.mac
+            )
+        }
+        _ => return None,
+    };
+    Some(format!("qemu-system-x86_64 -M q35 {options}"))
+}
+
+/// For the network back-end and for the device.
+fn queue_options(pairs: u16) -> (String, String) {
+    match pairs {
         1 => (String::new(), String::new()),
         // One interrupt vector per ring, one for the control queue, one for configuration changes.
         pairs => (
             format!(",queues={pairs}"),
             format!(",mq=on,vectors={}", 2 * u32::from(pairs) + 2),
         ),
-    };
-    let chardev = quoted(&format!("socket,id=c{index},path={path},{connect}"));
-    Some(format!(
-        "-m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -chardev {chardev} \
-         -netdev vhost-user,id=n{index},chardev=c{index}{netdev} -device virtio-net-pci,netdev=n{index},mac={mac}{device}"
-    ))
+    }
 }
 
 /// A locally administered address that stays the same for the same socket (FNV-1a of its path).
