@@ -161,6 +161,18 @@ impl Scene {
         1
     }
 
+    /// The device returns `count` chains at once.
+    fn publish(&mut self, count: usize) {
+        let mut batch = ReadBatch::new();
+        let taken = self
+            .device
+            .take_readable(&self.memory, &mut batch, count)
+            .unwrap();
+        assert_eq!(taken, count);
+        self.device.complete(&batch.chains);
+        self.device.publish();
+    }
+
     /// Every state on the way from `before` to now, and whether the publication is in the journal as a whole.
     fn steps(&self, before: &Remains) -> Vec<(bool, Remains)> {
         let after = self.remains();
@@ -342,5 +354,61 @@ fn words_that_are_no_record_are_refused() {
             matches!(recovered, Err(Stale::Nothing | Stale::Record)),
             "{word:#x}: {recovered:?}"
         );
+    }
+}
+
+/// A ring of three chains, two of which were returned one by one, and what it was before.
+fn one_by_one(size: u16) -> (Scene, Remains) {
+    let mut scene = Scene::new(size, features(false, false));
+    for _ in 0..3 {
+        assert!(scene.add(1, false));
+    }
+    scene.driver.publish();
+    let before = scene.remains();
+    for _ in 0..2 {
+        scene.publish(1);
+    }
+    (scene, before)
+}
+
+/// What is published last could be what is only about to be; what was published before it could not.
+#[test]
+fn a_ring_from_before_the_last_but_one_publication_contradicts() {
+    for size in [3, 4, 7, 64] {
+        let (mut scene, Remains { ring, .. }) = one_by_one(size);
+        let words = scene.remains().words;
+        scene.leave(&Remains { ring, words });
+        let recovered = scene.recover();
+        assert!(
+            matches!(recovered, Err(Stale::Contradicted { index: 0, .. })),
+            "{size} descriptors: {recovered:?}"
+        );
+    }
+}
+
+#[test]
+fn elements_that_do_not_add_up_are_refused() {
+    let slots = |slots: u64| slots << 16;
+    for (elements, right) in [
+        ([1, 1], true),
+        ([2, 0], false),
+        ([0, 2], false),
+        ([1, 2], false),
+        ([2, 1], false),
+    ] {
+        let mut scene = Scene::new(8, features(false, false));
+        for _ in 0..3 {
+            assert!(scene.add(1, false));
+        }
+        scene.driver.publish();
+        let Remains { ring, .. } = scene.remains();
+        scene.publish(2);
+        let mut words = scene.remains().words;
+        for (word, element) in words[1..].iter_mut().zip(elements) {
+            *word = *word & !slots(0xffff) | slots(element);
+        }
+        scene.leave(&Remains { ring, words });
+        let expected = if right { Ok(()) } else { Err(Stale::Record) };
+        assert_eq!(scene.recover(), expected, "{elements:?}");
     }
 }
