@@ -412,3 +412,27 @@ fn elements_that_do_not_add_up_are_refused() {
         assert_eq!(scene.recover(), expected, "{elements:?}");
     }
 }
+
+/// The chain that is about to be returned reaches around the ring, over what was returned before it.
+#[test]
+fn what_a_long_chain_covers_has_to_have_been_returned_too() {
+    let mut older = Scene::new(3, features(false, false));
+    assert!(older.add(1, false) && older.add(1, false));
+    older.driver.publish();
+    let Remains { ring, .. } = older.remains();
+    let mut scene = Scene::new(3, features(false, false));
+    for length in [1, 3] {
+        assert!(scene.add(length, false));
+        scene.driver.publish();
+        scene.publish(1);
+        while scene.driver.pop_used().unwrap().is_some() {}
+        scene.written.fill(None);
+    }
+    let words = scene.remains().words;
+    scene.leave(&Remains { ring, words });
+    let recovered = scene.recover();
+    assert!(
+        matches!(recovered, Err(Stale::Contradicted { index: 0, .. })),
+        "{recovered:?}"
+    );
+}

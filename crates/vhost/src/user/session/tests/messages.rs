@@ -79,17 +79,23 @@ fn wrong_size_of_a_memory_table_ends_the_session() {
 
 #[test]
 fn wrong_size_is_told_before_the_payload_has_come() {
-    let mut pair = Pair::fresh();
-    pair.send_header(
-        Header::request(Request::SetFeatures.id(), 100, false),
-        &[],
-        &[],
-    );
-    let error = pair.session.receive().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "SET_FEATURES: payload of 100 bytes instead of 8"
-    );
+    for (request, size, told) in [
+        (
+            Request::SetFeatures,
+            100,
+            "SET_FEATURES: payload of 100 bytes instead of 8",
+        ),
+        (
+            Request::SetMemTable,
+            7,
+            "SET_MEM_TABLE: payload of 7 bytes instead of 8",
+        ),
+    ] {
+        let mut pair = Pair::fresh();
+        pair.send_header(Header::request(request.id(), size, false), &[], &[]);
+        let error = pair.session.receive().unwrap_err();
+        assert_eq!(error.to_string(), told);
+    }
 }
 
 #[test]
