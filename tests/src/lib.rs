@@ -10,6 +10,7 @@
 mod agent;
 pub mod audit;
 pub mod crossing;
+pub mod daemon;
 pub mod dump;
 mod endpoint;
 mod gate;
@@ -36,6 +37,7 @@ pub mod stream;
 pub mod switch;
 pub mod testpmd;
 
+pub use daemon::Daemon;
 pub use endpoint::Endpoint;
 pub use guest::{Guest, Nic};
 pub use lab::Lab;
