@@ -37,7 +37,7 @@ test: ## run every test, with the set-up it needs
 	$(cargo) build --release -p ringway
 	@guest/build
 	$(cargo) test --workspace --exclude ringway-tests --no-fail-fast
-	RINGWAY=$(release) RINGWAY_TEST_STRICT=1 $(cargo) test -p ringway-tests --no-fail-fast
+	RINGWAY=$(release) RINGWAY_PREVIOUS=$$(scripts/previous) RINGWAY_TEST_STRICT=1 $(cargo) test -p ringway-tests --no-fail-fast
 
 bench: bench-build ## measure side by side with testpmd and OVS-DPDK where installed; a quarter of an hour, two idle processors
 	$(cargo) bench -p ringway-bench --bench micro -- --out $(target)/bench

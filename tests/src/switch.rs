@@ -49,6 +49,7 @@ pub struct SwitchBuilder<'a> {
     arguments: Vec<String>,
     netns: Option<&'a Netns>,
     unprivileged: bool,
+    program: Option<PathBuf>,
 }
 
 impl<'a> SwitchBuilder<'a> {
@@ -59,6 +60,7 @@ impl<'a> SwitchBuilder<'a> {
             arguments: Vec::new(),
             netns: None,
             unprivileged: false,
+            program: None,
         }
     }
 
@@ -95,6 +97,12 @@ impl<'a> SwitchBuilder<'a> {
         self
     }
 
+    /// Runs another binary than the one under test.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
     /// Runs it as a user who may do nothing in particular.
     pub fn unprivileged(mut self) -> Self {
         self.unprivileged = true;
@@ -110,7 +118,8 @@ impl<'a> SwitchBuilder<'a> {
                 .arg(self.lab.reachable_binary()?);
             setpriv
         } else {
-            command(binary()?, self.netns)
+            let program = self.program.clone().map_or_else(binary, Ok)?;
+            command(program, self.netns)
         };
         command
             .arg("switch")
@@ -229,6 +238,12 @@ impl Switch {
     /// Ends it with this signal and checks that it exits with 0.
     pub fn end_by(mut self, signal: Signal) -> Result<()> {
         self.finish(signal)
+    }
+
+    /// Waits until it ends by itself and checks that it exits with 0.
+    pub fn await_end(mut self) -> Result<()> {
+        self.process.wait(LIMIT)?;
+        self.finish(Signal::TERM)
     }
 
     /// Ends it without its consent.
