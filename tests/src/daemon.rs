@@ -1,10 +1,17 @@
 //! The `ringway daemon` under test, and a client of its networks.
 
-use std::{fs, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use ringway_api::control::Client;
+use ringway_api::control::{Client, Passed};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     Lab, Netns,
@@ -94,6 +101,36 @@ impl<'a> Daemon<'a> {
     /// The control socket of its switch.
     pub fn control(&self) -> PathBuf {
         self.lab.path("run").join("switch.sock")
+    }
+
+    /// Its switch's process id.
+    pub fn switch_id(&self) -> Result<i32> {
+        let socket = std::os::unix::net::UnixStream::connect(self.control())?;
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+        Ok(peer.pid.as_raw_nonzero().get())
+    }
+
+    /// Gives the switch a tap in `netns` as a port of `vlan`, made by `make` there: a guest without a virtual machine.
+    pub fn add_tap(
+        &self,
+        netns: &Netns,
+        name: &str,
+        vlan: u16,
+        make: impl FnOnce(&str) -> Result<Vec<OwnedFd>> + Send + 'static,
+    ) -> Result<()> {
+        let (pid, tap) = (netns.id(), name.to_owned());
+        // In a thread of its own, which alone is in that namespace.
+        let opened = std::thread::spawn(move || {
+            let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            make(&tap)
+        });
+        let queues = opened.join().ok().context("the thread panicked")??;
+        let mut client = Client::connect(&self.control(), LIMIT)?;
+        let spec = format!("tap,name={name},vlan={vlan}").parse()?;
+        client.add_port(spec, Passed::TapQueues, queues)?;
+        netns.sh(&format!("ip link set {name} up"))?;
+        Ok(())
     }
 }
 

@@ -80,6 +80,11 @@ impl Netns {
         command
     }
 
+    /// The process that holds it: `/proc/ID/ns/net` is the namespace.
+    pub fn id(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// Runs a shell command inside; what it printed, or an error with its error output.
     pub fn sh(&self, line: &str) -> Result<String> {
         output(self.enter().args(["sh", "-c", line]).stdin(Stdio::null()))

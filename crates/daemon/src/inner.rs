@@ -198,6 +198,10 @@ impl Inner {
                     tracing::error!("port {}: {}", port.spec.default_name(), chain(&error));
                 }
             }
+            tracing::info!(
+                "the switch runs again, as process {}",
+                switch.pid().unwrap_or(0)
+            );
         }
     }
 
