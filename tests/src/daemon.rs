@@ -121,7 +121,7 @@ impl<'a> Daemon<'a> {
         let (pid, tap) = (netns.id(), name.to_owned());
         // In a thread of its own, which alone is in that namespace.
         let opened = std::thread::spawn(move || {
-            let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+            let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             make(&tap)
         });
