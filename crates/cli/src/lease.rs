@@ -58,11 +58,7 @@ struct Bind {
     /// The address
     address: Ipv4Addr,
     /// The client's hardware address
-    #[arg(
-        long,
-        required_unless_present = "client_id",
-        conflicts_with = "client_id"
-    )]
+    #[arg(long, conflicts_with = "client_id")]
     mac: Option<Mac>,
     /// The client's DHCP identifier (option 61) in hexadecimal digits
     #[arg(long, value_name = "HEX")]
@@ -89,6 +85,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             }
             print::answer(form.json, &leases, |leases| print::addresses(leases))
         }
+        Verb::Bind(bind) if bind.mac.is_none() && bind.client_id.is_none() => Err(Failure::Usage(
+            "lease bind does not say whose the address is: give --mac or --client-id".into(),
+        )),
         Verb::Bind(bind) => {
             let lease = StaticLease {
                 mac: bind.mac,

@@ -83,7 +83,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     log::start(&cli.log);
-    match cli.verb {
+    perform(cli.verb)
+}
+
+fn perform(verb: Option<Verb>) -> Result<(), Failure> {
+    match verb {
         None => Ok(io::stdout().write_all(print::welcome().as_bytes())?),
         Some(Verb::Daemon(arguments)) => daemon::run(arguments),
         Some(Verb::Net(arguments)) => net::run(arguments),

@@ -85,7 +85,7 @@ struct Set {
     #[command(flatten)]
     port: Port,
     /// The address that the virtual machine gets, or none
-    #[arg(long, value_name = "IP|none", value_parser = setting::<Ipv4Addr>, required_unless_present = "rate")]
+    #[arg(long, value_name = "IP|none", value_parser = setting::<Ipv4Addr>)]
     address: Option<Setting<Ipv4Addr>>,
     /// Bits per second each way (k, M, G), or none
     #[arg(long, value_name = "RATE|none", value_parser = setting::<Rate>)]
@@ -141,6 +141,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             print::answer(form.json, &port, print::port)
         }
         Verb::Delete(port) => Ok(client.delete_port(&port.network, &port.name)?),
+        Verb::Set(set) if set.address.is_none() && set.rate.is_none() => Err(Failure::Usage(
+            "port set changes nothing without --address or --rate: give one of them".into(),
+        )),
         Verb::Set(set) => {
             let patch = PortPatch {
                 address: set.address.unwrap_or_default(),

@@ -68,12 +68,10 @@ fn command_lines_that_cannot_be_meant() {
             "port create lan web --mac 02",
             &["--mac 02", "six hexadecimal"],
         ),
-        ("port set lan web", &["--address", "--rate"]),
         (
             "port set lan web --rate fast",
             &["--rate fast", "bits per second", "or none"],
         ),
-        ("lease bind lan 10.0.0.9", &["--mac"]),
         (
             "lease bind lan 10.0.0.9 --mac 02:00:00:00:00:01 --client-id 01",
             &["--client-id"],
@@ -118,4 +116,26 @@ fn each_verb_has_a_manual_page_and_a_description() {
         verbs.extend(verb.get_subcommands().cloned());
     }
     assert!(pages > 25, "{pages} pages");
+}
+
+#[test]
+fn one_of_two_options_is_asked_for_by_both_names() {
+    for (line, options) in [
+        ("port set lan web", ["--address", "--rate"]),
+        ("lease bind lan 10.0.0.9", ["--mac", "--client-id"]),
+    ] {
+        let words = std::iter::once("ringway").chain(line.split(' '));
+        let Ok(cli) = Cli::try_parse_from(words) else {
+            panic!("{line} is not parsed");
+        };
+        match perform(cli.verb) {
+            Err(Failure::Usage(sentence)) => {
+                assert!(
+                    options.iter().all(|option| sentence.contains(option)),
+                    "{sentence}"
+                );
+            }
+            _ => panic!("{line} is done"),
+        }
+    }
 }
