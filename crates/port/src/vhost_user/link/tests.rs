@@ -1,7 +1,10 @@
 use ringway_ring::{DriverOptions, DriverRing, RingBase, RingFeatures, Used};
 
+use super::gather::PLAIN;
 use super::*;
 use crate::Heads;
+use crate::burst::{HEAD_FRAME, MAX_FRAME, MIN_FRAME};
+use ringway_wire::VnetHeader;
 
 mod checks;
 
