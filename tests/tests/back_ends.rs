@@ -118,6 +118,46 @@ fn our_own_switch() -> Result<()> {
     switch.stop()
 }
 
+/// The file in which it kept where packed rings stand is gone, as with a host's `/run`; the front-end's region is not.
+#[test]
+fn our_own_switch_is_killed_and_goes_on_where_the_region_says() -> Result<()> {
+    let Some(lab) = Lab::with("own-inflight", &[])? else {
+        return Ok(());
+    };
+    let begin = || {
+        let switch = lab.switch().vhost_user("p0", PAIRS);
+        switch.vhost_user("p1", PAIRS).start()
+    };
+    let connect = |side: usize| Ok(Frontend::connect(&paths(&lab)[side], PATIENCE)?);
+    let mut switch = begin()?;
+    for packed in [false, true] {
+        let mut crossing = start(usual(packed), connect)?;
+        for nic in &mut crossing.nics {
+            nic.track_inflight()?;
+        }
+        crossing.greet()?;
+        for round in 0..6 {
+            let carried = crossing.exchange(FRAMES)?;
+            lab.report(&format!(
+                "packed={packed}, killed {round} times: {} frames, {} bytes, all as sent",
+                carried.frames, carried.bytes
+            ));
+            switch.kill();
+            for path in paths(&lab) {
+                // There is none of rings that have a region.
+                let _ = std::fs::remove_file(path.with_extension("journal"));
+            }
+            switch = begin()?;
+            for side in 0..2 {
+                crossing.nics[side].reconnect_as_told(connect(side)?)?;
+            }
+            crossing.greet()?;
+        }
+        leave(crossing)?;
+    }
+    switch.stop()
+}
+
 /// Frames cross with every combination of what is negotiated.
 fn every_layout(lab: &Lab, connect: impl Fn(usize) -> Result<Frontend>) -> Result<()> {
     for packed in [false, true] {

@@ -35,6 +35,12 @@ pub enum MemoryError {
         /// Size of the region.
         size: u64,
     },
+    /// Words do not lie at multiples of their size.
+    #[error("words at file offset {offset:#x}, which is no multiple of 8")]
+    WordOffset {
+        /// Where they would begin.
+        offset: u64,
+    },
     /// The file is shorter than the region says.
     #[error("memory file has {file_size:#x} bytes, the region ends at {end:#x}")]
     ShortFile {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::region::Region;
-use crate::{MemoryError, RegionRequest};
+use crate::{MappedFile, MemoryError, RegionRequest};
 
 /// A file of words, mapped shared: what was stored is in the file even when the process is killed the moment after. Stores of one
 /// thread get there in their order.
@@ -31,16 +31,29 @@ unsafe impl Send for Words {}
 unsafe impl Sync for Words {}
 
 impl WordFile {
-    /// Maps `count` words at the beginning of the file, and closes the file.
+    /// Maps `count` words at the beginning of the file.
     pub fn map(file: OwnedFd, count: usize) -> Result<Self, MemoryError> {
+        Self::map_at(file, 0, count)
+    }
+
+    /// The same from byte `offset` of the file on, which has to be a multiple of 8.
+    pub fn map_at(file: OwnedFd, offset: u64, count: usize) -> Result<Self, MemoryError> {
+        if !offset.is_multiple_of(8) {
+            return Err(MemoryError::WordOffset { offset });
+        }
         let region = Region::map(RegionRequest {
             guest_address: 0,
             size: (count as u64).saturating_mul(8),
             user_address: 0,
-            mmap_offset: 0,
+            mmap_offset: offset,
             file,
         })?;
         Ok(Self { region, count })
+    }
+
+    /// The file behind them.
+    pub fn file(&self) -> Option<MappedFile<'_>> {
+        self.region.file()
     }
 
     /// `count` words from word `first` on.
@@ -60,6 +73,21 @@ impl WordFile {
 }
 
 impl Words {
+    /// `count` of these words from word `first` on.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many.
+    pub fn part(&self, first: usize, count: usize) -> Self {
+        let end = first.checked_add(count);
+        assert!(end.is_some_and(|end| end <= self.count));
+        Self {
+            start: self.start.wrapping_add(8 * first),
+            count,
+            file: Arc::clone(&self.file),
+        }
+    }
+
     /// Reads a word, and sees what was stored before it.
     #[inline]
     pub fn load(&self, index: usize) -> u64 {
@@ -83,8 +111,9 @@ impl Words {
         if index >= self.count {
             beyond(index, self.count);
         }
-        // SAFETY: the index was just compared with the count, and `WordFile::words` saw to as many words inside the region. Its mapping
-        // begins at a page, so they are aligned; `self.file` keeps it. Whoever else has the file mapped can store any value, and any is
+        // SAFETY: the index was just compared with the count, and `WordFile::words` saw to as many words inside the region (`part` takes
+        // some of them). Its mapping begins at a page and it at a multiple of 8 in that, which `WordFile::map_at` checked: they are aligned.
+        // `self.file` keeps it. Whoever else has the file mapped can store any value, and any is
         // valid.
         unsafe { AtomicU64::from_ptr(self.start.add(8 * index).cast()) }
     }
@@ -130,6 +159,31 @@ mod tests {
                 file_size: 32,
                 end: 40
             })
+        ));
+    }
+
+    #[test]
+    fn words_may_begin_inside_the_file_and_are_aligned() {
+        let file = file(8192);
+        let map = |offset, count| WordFile::map_at(file.try_clone().unwrap(), offset, count);
+        let far = Arc::new(map(4096 + 8, 2).unwrap()).words(0, 2).part(1, 1);
+        far.store(0, 7);
+        assert_eq!(far.count(), 1);
+        assert_eq!(
+            Arc::new(map(0, 1024).unwrap()).words(0, 1024).load(512 + 2),
+            7
+        );
+        assert!(matches!(
+            map(4, 1),
+            Err(MemoryError::WordOffset { offset: 4 })
+        ));
+        assert!(matches!(
+            map(8192 - 8, 2),
+            Err(MemoryError::ShortFile { .. })
+        ));
+        assert!(matches!(
+            map(u64::MAX - 7, 2),
+            Err(MemoryError::OffsetOverflow { .. })
         ));
     }
 

@@ -86,6 +86,25 @@ impl DeviceRing {
         }
     }
 
+    /// Shows from now on where the ring stands in one word, for whoever serves it later: that of the region that vhost-user tracks
+    /// descriptors in flight in, which holds the used index. What is in flight follows from it, since chains are returned in the order they
+    /// were taken. To be called after [`keep_journal`](Self::keep_journal), if at all.
+    pub fn show_position(&mut self, word: Words) {
+        match self {
+            Self::Split(ring) => ring.show_position(word),
+            Self::Packed(ring) => ring.show_position(word),
+        }
+    }
+
+    /// Says in the word of [`show_position`](Self::show_position) that nothing is being published any more.
+    pub fn conclude(&self) {
+        match self {
+            // It says so after every publication.
+            Self::Split(_) => {}
+            Self::Packed(ring) => ring.conclude(),
+        }
+    }
+
     /// Appends up to `max` chains of device-readable bytes to `batch` and returns how many: fewer when no more are available or the
     /// batch is full. `memory` must be the one the ring was made with; it is passed so that the slices live as long as it does.
     ///

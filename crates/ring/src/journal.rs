@@ -62,6 +62,8 @@ pub(crate) struct Journal {
     words: Words,
     /// Where the last publication began; its descriptor bears witness of it.
     before: Place,
+    /// Where others can see the place as well.
+    position: Option<Words>,
 }
 
 impl Journal {
@@ -70,9 +72,34 @@ impl Journal {
         let journal = Self {
             words,
             before: start,
+            position: None,
         };
         journal.write(start, start, 0);
         journal
+    }
+
+    /// Of a ring that stands at `start` and writes down nothing but its place.
+    pub(crate) fn only_position(word: Words, start: Place) -> Self {
+        let mut journal = Self {
+            words: word.part(0, 0),
+            before: start,
+            position: None,
+        };
+        journal.show_position(word, start);
+        journal
+    }
+
+    /// Shows where the ring stands in `word`, in the form of vhost-user's region for a packed ring.
+    pub(crate) fn show_position(&mut self, word: Words, place: Place) {
+        self.position = Some(word);
+        self.stand(place);
+    }
+
+    /// Nothing is under way at `place`.
+    pub(crate) fn stand(&self, place: Place) {
+        if let Some(word) = &self.position {
+            word.store(0, position(place, place));
+        }
     }
 
     /// Of a ring that goes on after `record`.
@@ -82,12 +109,19 @@ impl Journal {
         } else {
             record.from
         };
-        Self { words, before }
+        Self {
+            words,
+            before,
+            position: None,
+        }
     }
 
     /// Writes down that `elements` are about to be published.
     #[inline(always)]
     pub(crate) fn announce(&mut self, from: Place, to: Place, elements: &[Staged]) {
+        if let Some(word) = &self.position {
+            word.store(0, position(from, to));
+        }
         if elements.len() >= self.words.count() {
             return self.forget();
         }
@@ -101,7 +135,9 @@ impl Journal {
     /// More than can be written down: for a moment nobody knows where the ring stands.
     #[cold]
     fn forget(&mut self) {
-        self.words.store(0, 0);
+        if self.words.count() > 0 {
+            self.words.store(0, 0);
+        }
     }
 
     #[inline(always)]
@@ -117,6 +153,14 @@ impl Journal {
     }
 }
 
+/// Of a publication from `old` to `new`: `used_idx`, `old_used_idx`, `used_wrap_counter` and `old_used_wrap_counter` as they lie side by
+/// side in `QueueRegionPacked` (vhost-user, "Inflight I/O tracking"). Whoever finds them apart looks at the descriptor at the old place, as
+/// we do.
+#[inline(always)]
+const fn position(old: Place, new: Place) -> u64 {
+    new.index as u64 | (old.index as u64) << 16 | (new.wrap as u64) << 32 | (old.wrap as u64) << 40
+}
+
 /// What was written down last: the record, and its elements.
 pub(crate) fn read(words: &Words) -> Option<(Record, Vec<Staged>)> {
     let record = Record::from_word(words.load(0))?;
@@ -130,6 +174,14 @@ pub(crate) fn read(words: &Words) -> Option<(Record, Vec<Staged>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_lies_as_in_the_region_of_vhost_user() {
+        let place = |index, wrap| Place { index, wrap };
+        let word = position(place(0x0102, true), place(0x0304, false));
+        let bytes = [0x04, 0x03, 0x02, 0x01, 0, 1, 0, 0];
+        assert_eq!(word, u64::from_le_bytes(bytes));
+    }
 
     #[test]
     fn a_record_is_one_word_and_never_zero() {

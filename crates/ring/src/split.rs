@@ -14,14 +14,15 @@
 //! `published`: that is checked when it is loaded, and bounds all the rest. The used index is ours alone and never read back.
 
 mod areas;
-mod log;
+mod aside;
 mod take;
 
 use std::sync::Arc;
 
-use ringway_mem::{DirtyLog, GuestMemory, LastHit};
+use ringway_mem::{DirtyLog, GuestMemory, LastHit, Words};
 
 pub(crate) use self::areas::{Areas, NO_EVENT, split_lengths};
+use self::aside::Aside;
 use crate::batch::Chain;
 use crate::descriptor::need_event;
 use crate::device::Kicks;
@@ -54,7 +55,8 @@ pub struct SplitRing {
     hit: LastHit,
     /// Present when indirect descriptors were negotiated.
     table: Option<Box<Table>>,
-    log: Option<Box<RingLog>>,
+    /// What is written besides the ring, if anything.
+    aside: Option<Box<Aside>>,
 }
 
 impl SplitRing {
@@ -85,17 +87,28 @@ impl SplitRing {
             batch_end: start,
             hit: LastHit::default(),
             table: features.indirect.then(empty_table),
-            log: None,
+            aside: None,
         })
     }
 
     pub(crate) fn set_log(&mut self, log: Option<RingLog>) {
-        self.log = log.map(Box::new);
+        let position = self.aside.take().and_then(|aside| aside.position);
+        self.aside = Aside::new(log, position);
+    }
+
+    /// Shows from now on where the ring stands in `word`.
+    pub(crate) fn show_position(&mut self, word: Words) {
+        let log = self.aside.take().and_then(|aside| aside.log);
+        self.aside = Aside::new(log, Some(word));
+        if let Some(aside) = &self.aside {
+            aside.stand(self.published);
+        }
     }
 
     #[inline]
     pub(crate) fn log(&self) -> Option<&DirtyLog> {
-        self.log.as_ref().map(|log| &*log.log)
+        let log = self.aside.as_ref()?.log.as_ref()?;
+        Some(&log.log)
     }
 
     #[inline]
@@ -157,9 +170,9 @@ impl SplitRing {
         if old == new {
             return false;
         }
-        match &self.log {
+        match &self.aside {
             None => self.areas.set_used_index(new),
-            Some(log) => self.show_logged(log, old, new),
+            Some(aside) => self.show_aside(aside, old, new),
         }
         self.published = new;
         // The driver stores what it wants and then looks at the index; we do the reverse (virtio 1.2, 2.7.7.2).
@@ -187,8 +200,8 @@ impl SplitRing {
         // With event indices, the one last written falls behind and does no harm (virtio 1.2, 2.7.10.1 keeps the flags 0).
         if !self.event_idx {
             self.areas.set_used_flags(NO_EVENT);
-            if let Some(log) = &self.log {
-                self.mark_suppression(log);
+            if let Some(aside) = &self.aside {
+                self.mark_suppression(aside);
             }
         }
         self.kicks = Kicks::Unwanted;
@@ -201,8 +214,8 @@ impl SplitRing {
         if self.kicks != Kicks::Wanted && !self.event_idx || self.kicks == Kicks::Unknown {
             self.areas.set_used_flags(0);
         }
-        if let Some(log) = &self.log {
-            self.mark_suppression(log);
+        if let Some(aside) = &self.aside {
+            self.mark_suppression(aside);
         }
         self.kicks = Kicks::Wanted;
         fence();

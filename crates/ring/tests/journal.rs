@@ -436,3 +436,115 @@ fn what_a_long_chain_covers_has_to_have_been_returned_too() {
         "{recovered:?}"
     );
 }
+
+/// A region that the other side can write holds anything; what comes of it harms that side's ring at most.
+#[test]
+fn any_record_is_borne() {
+    let mut numbers = Numbers(1);
+    let mut taken_up = 0;
+    for round in 0..20_000 {
+        let size = [1, 2, 3, 5, 8, 64][numbers.size(6)];
+        let mut scene = if round % 50 == 0 {
+            used(size, false, &[1], numbers.size(2 * size))
+        } else {
+            Scene::new(size, features(false, numbers.below(2) == 0))
+        };
+        for _ in 0..numbers.below(u64::from(size) + 1) {
+            scene.add(1, true);
+        }
+        scene.driver.publish();
+        let mut place = || numbers.below(u64::from(size) + 1) | numbers.below(2) << 15;
+        let record = place() | place() << 16 | place() << 32;
+        let elements = 1 + numbers.below(4);
+        scene.words.store(0, record | elements << 48);
+        for index in 1..4 {
+            let slots = numbers.below(u64::from(size) + 2);
+            let wild = numbers.below(1 << 31) << 32 | numbers.below(1 << 16);
+            scene.words.store(index, wild | slots << 16);
+        }
+        if scene.recover().is_ok() {
+            taken_up += 1;
+            let memory = scene.memory.clone();
+            let mut batch = WriteBatch::new();
+            if scene.device.take_writable(&memory, &mut batch, 8).is_ok() {
+                scene.device.complete(&batch.chains);
+                scene.device.publish();
+            }
+            assert!(scene.device.base().used < size);
+        }
+    }
+    assert!(taken_up > 100, "{taken_up}");
+}
+
+/// The place in the word that others can read too.
+fn position(word: &Words) -> (RingBase, RingBase) {
+    let bytes = word.load(0).to_le_bytes();
+    let index = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    (
+        RingBase::packed(index(0), bytes[4] != 0),
+        RingBase::packed(index(2), bytes[5] != 0),
+    )
+}
+
+#[test]
+fn the_position_of_a_packed_ring_is_that_of_its_last_publication() {
+    // With a journal, and with nothing else.
+    for journal in [true, false] {
+        let mut scene = Scene::new(5, features(false, false));
+        if !journal {
+            let (layout, features) = (scene.driver.layout(), scene.options.features);
+            let base = scene.driver.base();
+            scene.device = DeviceRing::new(&scene.memory, &layout, features, base).unwrap();
+        }
+        let word = words().part(3, 1);
+        scene.device.show_position(word.clone());
+        let start = RingBase::start(true);
+        assert_eq!(position(&word), (start, start));
+        for turn in 0..20 {
+            let before = scene.device.base();
+            for _ in 0..1 + turn % 3 {
+                scene.add(1, true);
+            }
+            scene.driver.publish();
+            let memory = scene.memory.clone();
+            let mut batch = WriteBatch::new();
+            scene.device.take_writable(&memory, &mut batch, 8).unwrap();
+            scene.device.complete(&batch.chains);
+            for chain in &batch.chains {
+                scene.written[usize::from(chain.id)] = Some(0);
+            }
+            assert_eq!(position(&word).0, before);
+            scene.device.publish();
+            assert_eq!(position(&word), (scene.device.base(), before));
+            scene.reap();
+        }
+        scene.device.conclude();
+        assert_eq!(position(&word), (scene.device.base(), scene.device.base()));
+    }
+}
+
+#[test]
+fn the_position_of_a_split_ring_is_its_used_index() {
+    let memory = Arc::new(GuestMemory::heap(&[(0, END)]));
+    let options = DriverOptions {
+        size: 8,
+        ..DriverOptions::default()
+    };
+    let mut driver = DriverRing::new(&memory, RING, options).unwrap();
+    let mut device =
+        DeviceRing::new(&memory, &driver.layout(), options.features, driver.base()).unwrap();
+    let word = words().part(0, 1);
+    word.store(0, 0x7777_0003_0002_0001);
+    device.show_position(word.clone());
+    assert_eq!(word.load(0), 0x0000_0003_0002_0001);
+    for index in 1..=20 {
+        driver.add(&[], &[(BUFFERS, 64)], false).unwrap();
+        driver.publish();
+        let mut batch = WriteBatch::new();
+        device.take_writable(&memory, &mut batch, 8).unwrap();
+        device.complete(&batch.chains);
+        device.publish();
+        assert!(driver.pop_used().unwrap().is_some());
+        assert_eq!(word.load(0), index << 48 | 0x0003_0002_0001);
+    }
+}

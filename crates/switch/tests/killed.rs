@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mock::frames::{frame, mac, seed};
@@ -118,6 +119,11 @@ impl Survivor {
         }
     }
 
+    /// It keeps a region for its back-ends, over and above what they keep themselves.
+    fn tracks_inflight(&mut self) {
+        self.setup.inflight = Some(OnceLock::new());
+    }
+
     fn connect(&mut self, path: &Path) {
         let deadline = Instant::now() + PATIENCE;
         // Whoever comes before the end of the one before was seen is turned away, and comes again.
@@ -168,8 +174,22 @@ struct Scene {
 
 impl Scene {
     fn new(options: &Options) -> Self {
+        let mut scene = Self::unconnected(options);
+        scene.connect();
+        scene
+    }
+
+    /// As [`new`](Self::new), of guests whose front-ends keep a region for what is in flight.
+    fn with_inflight(options: &Options) -> Self {
+        let mut scene = Self::unconnected(options);
+        scene.guests.iter_mut().for_each(Survivor::tracks_inflight);
+        scene.connect();
+        scene
+    }
+
+    fn unconnected(options: &Options) -> Self {
         let (folder, switch) = Killed::start_in_a_new_folder();
-        let mut scene = Self {
+        Self {
             folder,
             switch,
             guests: [0; 2].map(|_| Survivor::new(options.clone())),
@@ -179,9 +199,7 @@ impl Scene {
             arrived: 0,
             repeated: 0,
             numbers: 1,
-        };
-        scene.connect();
-        scene
+        }
     }
 
     fn connect(&mut self) {
@@ -259,6 +277,13 @@ impl Scene {
         self.guests.iter_mut().for_each(|guest| guest.front = None);
     }
 
+    /// What the switch wrote down by itself is gone.
+    fn lose_journals(&self) {
+        for port in PORTS {
+            let _ = std::fs::remove_file(self.folder.0.join(format!("{port}.journal")));
+        }
+    }
+
     fn start(&mut self) {
         self.switch = Killed::start(&self.folder.0);
         self.connect();
@@ -304,75 +329,131 @@ fn formats() -> [(&'static str, Options); 6] {
 #[test]
 fn killed_at_any_moment_and_the_rings_go_on() {
     for (name, options) in formats() {
-        let mut scene = Scene::new(&options);
-        let start = Instant::now();
-        let (mut kills, mut leaves) = (0, 0);
-        while kills + leaves < 40 {
-            // Often when all is under way, sometimes before anything is.
-            if scene.below(4) > 0 {
-                scene.goes_on(name);
-            }
-            let time = Duration::from_micros(scene.below(3000));
-            scene.carry_for(time);
-            if scene.below(4) > 0 {
-                scene.kill();
-                kills += 1;
-                // The drivers do not wait for it.
-                scene.exchange();
-                scene.start();
-            } else {
-                // A front-end whose connection breaks.
-                scene.guests.iter_mut().for_each(|guest| guest.front = None);
-                leaves += 1;
-                scene.exchange();
-                scene.connect();
-            }
-        }
-        scene.goes_on(name);
-        println!(
-            "{name}: {kills} kills and {leaves} broken connections in {:.1} s; {} frames sent, {} arrived, {} of them again",
-            start.elapsed().as_secs_f64(),
-            scene.sent,
-            scene.arrived,
-            scene.repeated
-        );
+        killed_at_any_moment(name, Scene::new(&options), 40, |_| {});
     }
+}
+
+/// The journal's file does not survive the switch, the front-end's region does.
+#[test]
+fn killed_at_any_moment_and_the_rings_go_on_where_the_region_says() {
+    for (name, options) in formats() {
+        let scene = Scene::with_inflight(&options);
+        killed_at_any_moment(name, scene, 25, Scene::lose_journals);
+    }
+}
+
+/// `times` kills and broken connections, with something done after each kill.
+fn killed_at_any_moment(name: &str, mut scene: Scene, times: usize, after: impl Fn(&Scene)) {
+    let start = Instant::now();
+    let (mut kills, mut leaves) = (0, 0);
+    while kills + leaves < times {
+        // Often when all is under way, sometimes before anything is.
+        if scene.below(4) > 0 {
+            scene.goes_on(name);
+        }
+        let time = Duration::from_micros(scene.below(3000));
+        scene.carry_for(time);
+        if scene.below(4) > 0 {
+            scene.kill();
+            after(&scene);
+            kills += 1;
+            // The drivers do not wait for it.
+            scene.exchange();
+            scene.start();
+        } else {
+            // A front-end whose connection breaks.
+            scene.guests.iter_mut().for_each(|guest| guest.front = None);
+            leaves += 1;
+            scene.exchange();
+            scene.connect();
+        }
+    }
+    scene.goes_on(name);
+    println!(
+        "{name}: {kills} kills and {leaves} broken connections in {:.1} s; {} frames sent, {} arrived, {} of them again",
+        start.elapsed().as_secs_f64(),
+        scene.sent,
+        scene.arrived,
+        scene.repeated
+    );
 }
 
 #[test]
 fn who_starts_anew_is_not_taken_for_the_one_before() {
     for (name, options) in formats() {
-        let mut scene = Scene::new(&options);
-        for round in 0..6 {
-            scene.goes_on(name);
-            let time = Duration::from_micros(scene.below(2000));
-            scene.carry_for(time);
-            scene.kill();
-            for guest in &mut scene.guests {
-                match round % 3 {
-                    // The same memory, the same places.
-                    0 => guest.reset(),
-                    // Other memory.
-                    1 => *guest = Survivor::new(options.clone()),
-                    // And nothing at all.
-                    _ => {}
-                }
-            }
-            scene.start();
-        }
-        scene.goes_on(name);
+        start_anew(name, &options, Scene::new(&options));
     }
+}
+
+#[test]
+fn who_starts_anew_is_not_taken_for_the_one_in_the_region() {
+    for (name, options) in formats() {
+        start_anew(name, &options, Scene::with_inflight(&options));
+    }
+}
+
+fn start_anew(name: &str, options: &Options, mut scene: Scene) {
+    for round in 0..6 {
+        scene.goes_on(name);
+        let time = Duration::from_micros(scene.below(2000));
+        scene.carry_for(time);
+        scene.kill();
+        for guest in &mut scene.guests {
+            match round % 3 {
+                // The same memory, the same places.
+                0 => guest.reset(),
+                // Other memory.
+                1 => {
+                    let inflight = guest.setup.inflight.take();
+                    *guest = Survivor::new(options.clone());
+                    guest.setup.inflight = inflight;
+                }
+                // And nothing at all.
+                _ => {}
+            }
+        }
+        scene.start();
+    }
+    scene.goes_on(name);
+}
+
+/// Which rings stand in a journal, after its head and what each is known by.
+fn records(journal: &Path) -> [bool; 2] {
+    let bytes = std::fs::read(journal).unwrap();
+    [0, 1].map(|ring| bytes[64 + ring * 640 + 64..][..8] != [0; 8])
+}
+
+#[test]
+fn a_ring_with_a_region_is_not_in_the_journal_as_well() {
+    let mut scene = Scene::new(&options(features::PACKED, &[], 256));
+    let journal = scene.folder.0.join("a.journal");
+    scene.goes_on("without a region");
+    assert_eq!(records(&journal), [true, true]);
+    // The front-end comes back with one, in which nothing stands yet: the base is the front-end's.
+    let mut bases = [0; 2];
+    let guest = &mut scene.guests[0];
+    for (ring, base) in (0..2).zip(&mut bases) {
+        *base = guest.front.as_mut().unwrap().get_vring_base(ring).unwrap();
+    }
+    for (ring, base) in guest.setup.rings.iter_mut().zip(bases) {
+        ring.set_base(base);
+    }
+    guest.tracks_inflight();
+    guest.front = None;
+    guest.connect(&scene.folder.0.join(PORTS[0]));
+    scene.goes_on("with a region");
+    assert_eq!(records(&journal), [false, false]);
+    scene.kill();
+    scene.start();
+    scene.goes_on("killed, with a region");
+    assert_eq!(records(&journal), [false, false]);
 }
 
 #[test]
 fn a_stopped_ring_is_no_longer_in_the_journal() {
     let mut scene = Scene::new(&options(features::PACKED, &[], 256));
     let journal = scene.folder.0.join("a.journal");
-    let records = || {
-        let bytes = std::fs::read(&journal).unwrap();
-        // After the head and what the ring is known by.
-        [0, 1].map(|ring| bytes[64 + ring * 640 + 64..][..8] != [0; 8])
-    };
+    let records = || records(&journal);
     scene.goes_on("packed");
     assert_eq!(records(), [true, true]);
     let mut bases = [0; 2];

@@ -12,5 +12,6 @@ pub mod session;
 pub mod socket;
 
 pub use session::{
-    DeviceState, Event, Offer, ResumeError, RingAddresses, Session, SessionError, Vring,
+    DeviceState, Event, InflightRegion, Offer, ResumeError, RingAddresses, Session, SessionError,
+    Vring,
 };

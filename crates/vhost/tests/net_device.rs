@@ -265,7 +265,7 @@ fn the_back_end_can_ask_on_the_second_socket() {
     let mut ask = |id, payload: &[u8], need_reply| {
         let size = u32::try_from(payload.len()).unwrap();
         let header = Header::request(RequestId(id), size, need_reply);
-        back_end.send(&header, payload).unwrap();
+        back_end.send(&header, payload, None).unwrap();
     };
     ask(2, &[], false);
     ask(5, &[[3, 0, 0, 0], [0; 4]].concat(), true);

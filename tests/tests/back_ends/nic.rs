@@ -151,6 +151,17 @@ impl Nic {
         Ok(self.device.reconnect(front, base)?)
     }
 
+    /// The same with the base that the front-end was last told, as QEMU does it: here that of the first start.
+    pub(crate) fn reconnect_as_told(&mut self, front: Frontend) -> Result<()> {
+        let start = RingBase::start(self.options.packed).to_vhost();
+        Ok(self.device.reconnect(front, |_| start)?)
+    }
+
+    /// Holds a region for the back-ends, from now on. The rings run already.
+    pub(crate) fn track_inflight(&mut self) -> Result<()> {
+        Ok(self.device.track_inflight(SIZE)?)
+    }
+
     /// Puts a frame into the ring of a queue pair, cut in a way that depends on `shape`. It has to be published.
     pub(crate) fn send(&mut self, pair: usize, frame: &[u8], shape: usize) -> Result<()> {
         let indirect = self.options.indirect && shape.is_multiple_of(2);

@@ -9,10 +9,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 pub use ringway_mem::{DirtyLog, GuestMemory, MemoryError, RegionRequest};
+pub use ringway_vhost::user::message::InflightArea;
 pub use ringway_vhost::user::socket::Pending;
-pub use ringway_vhost::user::{DeviceState, ResumeError, RingAddresses, Vring};
-use ringway_vhost::user::{Offer, Session};
+pub use ringway_vhost::user::{DeviceState, InflightRegion, ResumeError, RingAddresses, Vring};
+use ringway_vhost::user::{Offer, Session, SessionError};
 
+use super::keeper::ENTRY_WORDS;
 use super::{Device, Settings, StartError, View};
 use crate::Counters;
 
@@ -25,6 +27,19 @@ pub struct Position {
     pub base: u32,
     /// Its driver broke the rules: it is not served until the driver starts it again.
     pub failed: bool,
+}
+
+/// Maps the region in which a session, whose driver took `features`, keeps what is in flight.
+///
+/// # Errors
+///
+/// When the front-end shrank the file meanwhile.
+pub fn map_inflight(
+    file: OwnedFd,
+    area: InflightArea,
+    features: u64,
+) -> Result<InflightRegion, SessionError> {
+    InflightRegion::resume(file, area, features, ENTRY_WORDS)
 }
 
 impl Device {

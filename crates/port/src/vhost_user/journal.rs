@@ -5,7 +5,6 @@
 //! (`ringway_ring::JOURNAL_WORDS`). The first of those is zero in a ring that was stopped in peace: then the
 //! front-end knows where it stands. A file in which no ring goes on is removed in the end.
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -13,21 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ringway_mem::{GuestMemory, MemoryError, WordFile, Words};
-use ringway_ring::{
-    DeviceRing, JOURNAL_WORDS, RingBase, RingError, RingFeatures, RingLayout, Stale,
-};
+use ringway_mem::{MemoryError, WordFile};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+
+use super::keeper::{ENTRY_WORDS, Entry};
 
 /// The first word: what the file is, and in which form.
 const MAGIC: u64 = u64::from_le_bytes(*b"ringway1");
 /// Words about the file: [`MAGIC`], the number of rings.
 const HEAD: usize = 8;
-/// Words by which a ring is known.
-const KEY: usize = 8;
-/// Words of one ring, in lines of its own.
-const STRIDE: usize = (KEY + JOURNAL_WORDS).next_multiple_of(8);
 
 /// A port's journal.
 pub struct Journal {
@@ -78,7 +72,7 @@ impl Journal {
     /// A file that somebody else opened, and removes.
     pub fn adopt(file: OwnedFd, queue_pairs: u16) -> Result<Self, JournalError> {
         let rings = 2 * usize::from(queue_pairs);
-        let count = HEAD + rings * STRIDE;
+        let count = HEAD + rings * ENTRY_WORDS;
         let len = 8 * count as u64;
         let stat = rustix::fs::fstat(&file).map_err(io::Error::from)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink > 1 {
@@ -106,9 +100,7 @@ impl Journal {
         };
         let head = journal.words.words(0, HEAD);
         if head.load(0) != MAGIC || head.load(1) != rings as u64 {
-            for ring in 0..rings {
-                journal.forget(ring);
-            }
+            journal.entries().for_each(|entry| entry.forget());
             head.store(1, rings as u64);
             head.store(0, MAGIC);
         }
@@ -122,30 +114,20 @@ impl Journal {
         name.into()
     }
 
-    fn key(&self, ring: usize) -> Words {
-        self.words.words(HEAD + ring * STRIDE, KEY)
+    /// Where ring `ring` writes, if there are as many.
+    pub(super) fn entry(&self, ring: usize) -> Option<Entry> {
+        (ring < self.rings)
+            .then(|| Entry::new(&self.words.words(HEAD + ring * ENTRY_WORDS, ENTRY_WORDS)))
     }
 
-    /// What the ring itself writes.
-    fn record(&self, ring: usize) -> Words {
-        self.words.words(HEAD + ring * STRIDE + KEY, JOURNAL_WORDS)
-    }
-
-    fn forget(&self, ring: usize) {
-        self.record(ring).store(0, 0);
-    }
-
-    fn is_known(&self, ring: usize, key: &[u64; KEY]) -> bool {
-        let words = self.key(ring);
-        key.iter()
-            .enumerate()
-            .all(|(index, &word)| words.load(index) == word)
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        (0..self.rings).filter_map(|ring| self.entry(ring))
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let goes_on = (0..self.rings).any(|ring| self.record(ring).load(0) != 0);
+        let goes_on = self.entries().any(|entry| entry.goes_on());
         if let Some((path, inode)) = &self.file
             && self.removes.load(Ordering::Relaxed)
             && !goes_on
@@ -154,120 +136,6 @@ impl Drop for Journal {
                 .is_ok_and(|metadata| metadata.ino() == *inode)
         {
             let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// By what a ring is known again: the file and the place it lies in, its size and its form.
-fn key(memory: &GuestMemory, layout: &RingLayout, features: RingFeatures) -> [u64; KEY] {
-    let RingLayout {
-        size,
-        descriptors,
-        available,
-        used,
-    } = *layout;
-    let region = memory.regions().find(|region| {
-        descriptors
-            .checked_sub(region.user_address)
-            .is_some_and(|offset| offset < region.size)
-    });
-    let (device, inode) = region.map_or((0, 0), |region| region.file);
-    let form = u64::from(size)
-        | u64::from(features.event_idx) << 16
-        | u64::from(features.indirect) << 17
-        | u64::from(features.in_order) << 18;
-    [device, inode, descriptors, available, used, form, 0, 0]
-}
-
-/// What a device knows of where its rings stand.
-#[derive(Default)]
-pub(super) struct Keeper {
-    journal: Option<Arc<Journal>>,
-    /// By ring: it ran on this connection, so that its base is known.
-    told: Vec<bool>,
-    recovered: usize,
-    refused: Option<(usize, Stale)>,
-}
-
-impl Keeper {
-    pub(super) fn new(journal: Option<Arc<Journal>>) -> Self {
-        let rings = journal.as_ref().map_or(0, |journal| journal.rings);
-        Self {
-            journal,
-            told: vec![false; rings],
-            ..Self::default()
-        }
-    }
-
-    /// Ring `ring` stopped, and its base was read out.
-    pub(super) fn told(&mut self, ring: usize, starts_again: bool) {
-        let Some(journal) = &self.journal else { return };
-        if let Some(told) = self.told.get_mut(ring) {
-            *told = true;
-            if !starts_again {
-                journal.forget(ring);
-            }
-        }
-    }
-
-    /// Where ring `ring` stands was said by who drove it before, on the same connection.
-    pub(super) fn handed_over(&mut self, ring: usize) {
-        if let Some(told) = self.told.get_mut(ring) {
-            *told = true;
-        }
-    }
-
-    /// The ring where it goes on. On a new connection that is where the journal says, if it can be right: what the
-    /// front-end says was told to it when the ring last stopped, and a crash is no stop.
-    pub(super) fn take_up(
-        &mut self,
-        ring: usize,
-        memory: &Arc<GuestMemory>,
-        layout: &RingLayout,
-        features: RingFeatures,
-        base: RingBase,
-    ) -> Result<DeviceRing, RingError> {
-        let journal = match &self.journal {
-            Some(journal) if ring < journal.rings => journal,
-            _ => return DeviceRing::new(memory, layout, features, base),
-        };
-        if !features.packed {
-            journal.forget(ring);
-            return DeviceRing::new(memory, layout, features, base);
-        }
-        let key = key(memory, layout, features);
-        let known = journal.is_known(ring, &key);
-        if known && !self.told[ring] {
-            match DeviceRing::recover(memory, layout, features, journal.record(ring))? {
-                Ok(device) => {
-                    self.recovered += 1;
-                    return Ok(device);
-                }
-                Err(Stale::Nothing) => {}
-                Err(stale) => self.refused = Some((ring, stale)),
-            }
-        }
-        let mut device = DeviceRing::new(memory, layout, features, base)?;
-        if !known {
-            journal.forget(ring);
-            let words = journal.key(ring);
-            for (index, &word) in key.iter().enumerate() {
-                words.store(index, word);
-            }
-        }
-        device.keep_journal(journal.record(ring));
-        Ok(device)
-    }
-}
-
-impl fmt::Display for Keeper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.recovered > 0 {
-            write!(f, ", {} rings recovered", self.recovered)?;
-        }
-        match self.refused {
-            Some((ring, stale)) => write!(f, ", ring {ring} not recovered: {stale}"),
-            None => Ok(()),
         }
     }
 }
@@ -340,22 +208,22 @@ mod tests {
         let open = |pairs| Journal::open(&path, pairs).unwrap();
         let journal = open(2);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        journal.record(3).store(0, 7);
+        journal.entry(3).unwrap().record().store(0, 7);
         drop(journal);
         let journal = open(2);
-        assert_eq!(journal.record(3).load(0), 7);
+        assert_eq!(journal.entry(3).unwrap().record().load(0), 7);
         drop(journal);
         // Another number of rings: nothing is known of any.
         let journal = open(1);
-        assert!((0..2).all(|ring| journal.record(ring).load(0) == 0));
+        assert!(!journal.entries().any(|entry| entry.goes_on()));
         drop(journal);
         assert!(!path.exists());
         // Whatever was there before.
-        let len = 8 * (HEAD + 2 * STRIDE);
+        let len = 8 * (HEAD + 2 * ENTRY_WORDS);
         std::fs::write(&path, vec![0xff; len]).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let journal = open(1);
-        assert!((0..2).all(|ring| journal.record(ring).load(0) == 0));
+        assert!(!journal.entries().any(|entry| entry.goes_on()));
         // A file that took its place is not ours to remove.
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();

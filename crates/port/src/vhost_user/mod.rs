@@ -12,6 +12,7 @@
 pub mod fuzz;
 pub mod handover;
 mod journal;
+mod keeper;
 mod link;
 mod queue;
 mod write;
@@ -24,10 +25,10 @@ use ringway_mem::GuestMemory;
 use ringway_ring::{RingBase, RingError, RingFeatures, RingLayout, RingLog};
 use ringway_vhost::user::features::{self as bits, has, mask};
 pub use ringway_vhost::user::{Event, SessionError};
-use ringway_vhost::user::{Offer, RingAddresses, Session, Vring};
+use ringway_vhost::user::{InflightRegion, Offer, RingAddresses, Session, Vring};
 
-use journal::Keeper;
 pub use journal::{Journal, JournalError};
+use keeper::{ENTRY_WORDS, Keeper, Place};
 pub use link::Link;
 use link::Source;
 use queue::Queue;
@@ -88,6 +89,7 @@ impl Settings {
                 bits::VHOST_USER_PROTOCOL_F_REPLY_ACK,
                 bits::VHOST_USER_PROTOCOL_F_NET_MTU,
                 bits::VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+                bits::VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
                 bits::VHOST_USER_PROTOCOL_F_RESET_DEVICE,
                 bits::VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
                 bits::VHOST_USER_PROTOCOL_F_STATUS,
@@ -125,6 +127,7 @@ struct Setup {
     features: u64,
     kick: Option<usize>,
     memory: usize,
+    inflight: Option<Arc<InflightRegion>>,
 }
 
 /// Which queues a link has: queue id and whether it is enabled, by ring.
@@ -171,20 +174,22 @@ impl Device {
     }
 
     fn over(session: Session, counters: Arc<Counters>) -> Self {
-        let rings = (0..session.state().vrings.len()).map(|_| None).collect();
+        let session = session.with_inflight_words(ENTRY_WORDS);
+        let count = session.state().vrings.len();
+        let rings = (0..count).map(|_| None).collect();
         Self {
             session,
             counters,
             rings,
             retired: Vec::new(),
             shape: Vec::new(),
-            keeper: Keeper::default(),
+            keeper: Keeper::new(count, None),
         }
     }
 
-    /// Keeps where packed rings stand in `journal`, and takes them up where it says.
+    /// Keeps where packed rings stand in `journal`, and takes them up where it says; unless the front-end has a region for that.
     pub fn with_journal(mut self, journal: Option<Arc<Journal>>) -> Self {
-        self.keeper = Keeper::new(journal);
+        self.keeper = Keeper::new(self.rings.len(), journal);
         self
     }
 
@@ -332,6 +337,7 @@ impl Device {
                 .memory
                 .as_ref()
                 .map_or(0, |memory| Arc::as_ptr(memory).addr()),
+            inflight: state.inflight.clone(),
         })
     }
 
@@ -381,9 +387,15 @@ impl Device {
             in_order: has(state.features, bits::VIRTIO_F_IN_ORDER),
         };
         let base = RingBase::from_vhost(base, features.packed);
+        let place = Place {
+            memory,
+            layout: &layout,
+            features,
+            inflight: state.inflight.as_deref(),
+        };
         let mut device = self
             .keeper
-            .take_up(ring, memory, &layout, features, base)
+            .take_up(ring, &place, base)
             .map_err(|error| StartError::Ring { ring, error })?;
         let log = self.log(ring);
         device.set_log(log.clone());

@@ -109,8 +109,12 @@ impl Queue {
     /// time, finds that out under the lock and changes nothing any more: what it took is taken again.
     pub(super) fn retire(&self) -> RingBase {
         let mut ring = self.lock();
-        let call = !self.has_failed() && ring.publish();
+        let ours = !self.has_failed();
+        let call = ours && ring.publish();
         self.fail();
+        if ours {
+            ring.conclude();
+        }
         let base = ring.base();
         drop(ring);
         if call {

@@ -17,6 +17,22 @@ impl PackedRing {
         self.journal = Some(Journal::begin(words, self.published));
     }
 
+    /// Shows from now on where the ring stands in `word`.
+    pub(crate) fn show_position(&mut self, word: Words) {
+        let place = self.published;
+        match &mut self.journal {
+            Some(journal) => journal.show_position(word, place),
+            None => self.journal = Some(Journal::only_position(word, place)),
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub(crate) fn conclude(&self) {
+        if let Some(journal) = &self.journal {
+            journal.stand(self.published);
+        }
+    }
+
     /// A ring that stands where its journal says, if that can be. A publication that nobody saw is staged again.
     pub(crate) fn recover(
         memory: &Arc<GuestMemory>,
@@ -32,6 +48,7 @@ impl PackedRing {
         if [record.before, from, to]
             .iter()
             .any(|place| place.index >= size)
+            || from.distance(to, size) > size
         {
             return Ok(Err(Stale::Record));
         }

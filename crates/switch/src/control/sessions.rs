@@ -186,6 +186,7 @@ impl Control {
             Event::Features
             | Event::Memory
             | Event::Log
+            | Event::Inflight
             | Event::Ring(_)
             | Event::StopRing(_)
             | Event::ResetRings => self.synchronize(number),

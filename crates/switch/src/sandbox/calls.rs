@@ -81,6 +81,9 @@ const CONTROL: &[c_long] = &[
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_eventfd2,
+    // Files in which front-ends keep for later what is in flight.
+    libc::SYS_memfd_create,
+    libc::SYS_ftruncate,
     libc::SYS_unlinkat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_unlink,
@@ -188,6 +191,7 @@ const FCNTL: &[i32] = &[
     libc::F_SETFL,
     libc::F_DUPFD_CLOEXEC,
     libc::F_GET_SEALS,
+    libc::F_ADD_SEALS,
 ];
 
 /// Non-blocking, a terminal or not, and the offloads of a tap (`TUNSETOFFLOAD`).

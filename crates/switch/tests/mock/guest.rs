@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ringway_mem::{GuestMemory, RegionRequest};
 use ringway_vhost::user::RingAddresses;
 use ringway_vhost::user::features::{VIRTIO_F_RING_PACKED, has};
-use ringway_vhost::user::frontend::Frontend;
+use ringway_vhost::user::frontend::{Frontend, Inflight};
 
 use super::{Nic, Options, PATIENCE, queue};
 
@@ -93,6 +93,8 @@ pub struct Setup {
     features: u64,
     pub regions: Vec<RegionRequest>,
     pub rings: Vec<RingSetup>,
+    /// Where back-ends keep what is in flight, if the front-end asks for that: the first one made it.
+    pub inflight: Option<OnceLock<Inflight>>,
 }
 
 /// One thing that a front-end says.
@@ -110,6 +112,17 @@ impl Setup {
             rings: (0..nic.queues.len())
                 .map(|ring| RingSetup::of(nic, ring))
                 .collect(),
+            inflight: None,
+        }
+    }
+
+    /// As QEMU has it: when the form of the rings is known, and before they start.
+    fn track_inflight(&self, front: &mut Frontend) {
+        if let Some(inflight) = &self.inflight {
+            let rings = u16::try_from(self.rings.len()).unwrap();
+            let inflight =
+                inflight.get_or_init(|| front.get_inflight_fd(rings, self.rings[0].size).unwrap());
+            front.set_inflight_fd(inflight).unwrap();
         }
     }
 
@@ -136,6 +149,7 @@ impl Setup {
             }),
             Box::new(|front| front.set_owner().unwrap()),
             Box::new(|front| front.set_features(self.features).unwrap()),
+            Box::new(|front| self.track_inflight(front)),
             Box::new(|front| front.set_mem_table(&self.regions).unwrap()),
         ];
         for ring in &self.rings {

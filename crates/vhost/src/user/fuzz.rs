@@ -11,8 +11,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::pipe;
 
 use super::message::{
-    HEADER_SIZE, Header, MAX_TABLE_REGIONS, MemoryTable, PayloadSize, Region, Request, RequestId,
-    SingleRegion,
+    HEADER_SIZE, Header, InflightArea, MAX_TABLE_REGIONS, MemoryTable, PayloadSize, Region,
+    Request, RequestId, SingleRegion,
 };
 use super::session::PROTOCOL_FEATURES;
 use super::socket::Socket;
@@ -205,6 +205,7 @@ impl Script<'_> {
         let known = Request::from_id(id).map(Request::payload_size);
         let size = match known {
             Some(PayloadSize::Exactly(size)) => size,
+            Some(PayloadSize::Inflight) => InflightArea::SIZE,
             Some(PayloadSize::MemoryTable) => {
                 // One more than there may be.
                 let regions = usize::from(self.byte().unwrap_or(0)) % (MAX_TABLE_REGIONS + 2);

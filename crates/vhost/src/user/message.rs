@@ -141,6 +141,8 @@ pub enum PayloadSize {
     Exactly(usize),
     /// A memory table: 8 bytes and 32 for each region that it counts.
     MemoryTable,
+    /// An area for what is in flight, with its padding or without.
+    Inflight,
     /// Not looked at: the request is never used, only refused.
     Any,
 }
@@ -207,7 +209,7 @@ macro_rules! requests {
             /// The size of its payload.
             #[must_use]
             pub fn payload_size(self) -> PayloadSize {
-                use PayloadSize::{Any, Exactly, MemoryTable};
+                use PayloadSize::{Any, Exactly, Inflight, MemoryTable};
                 match self { $(Self::$variant => $size,)+ }
             }
 
@@ -290,9 +292,9 @@ requests! {
     /// Postcopy: end.
     30 PostcopyEnd "POSTCOPY_END" Any, Any, Own;
     /// Hand out the file that tracks descriptors in flight.
-    31 GetInflightFd "GET_INFLIGHT_FD" Any, Any, Own;
+    31 GetInflightFd "GET_INFLIGHT_FD" Inflight, Exactly(0), Own;
     /// Take back the file that tracks descriptors in flight.
-    32 SetInflightFd "SET_INFLIGHT_FD" Any, Any, Ack;
+    32 SetInflightFd "SET_INFLIGHT_FD" Inflight, Exactly(1), Ack;
     /// Socket of a graphics device.
     33 GpuSetSocket "GPU_SET_SOCKET" Any, Any, Ack;
     /// Reset the device.

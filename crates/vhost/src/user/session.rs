@@ -24,10 +24,10 @@ use ringway_mem::MAX_REGIONS;
 
 use super::features::{
     VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_USER_PROTOCOL_F_BACKEND_REQ,
-    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_LOG_SHMFD,
-    VHOST_USER_PROTOCOL_F_MQ, VHOST_USER_PROTOCOL_F_NET_MTU, VHOST_USER_PROTOCOL_F_RARP,
-    VHOST_USER_PROTOCOL_F_REPLY_ACK, VHOST_USER_PROTOCOL_F_RESET_DEVICE,
-    VHOST_USER_PROTOCOL_F_STATUS, has, mask,
+    VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
+    VHOST_USER_PROTOCOL_F_LOG_SHMFD, VHOST_USER_PROTOCOL_F_MQ, VHOST_USER_PROTOCOL_F_NET_MTU,
+    VHOST_USER_PROTOCOL_F_RARP, VHOST_USER_PROTOCOL_F_REPLY_ACK,
+    VHOST_USER_PROTOCOL_F_RESET_DEVICE, VHOST_USER_PROTOCOL_F_STATUS, has, mask,
 };
 use super::message::{Header, Request, RequestId, VringState};
 use super::socket::Socket;
@@ -37,12 +37,14 @@ mod device;
 mod dispatch;
 mod error;
 mod handover;
+mod inflight;
 mod memory;
 mod rings;
 mod state;
 
 pub use error::SessionError;
 pub use handover::ResumeError;
+pub use inflight::InflightRegion;
 pub use state::{DeviceState, RingAddresses, Vring};
 
 /// Most queue pairs of a device: SET_VRING_KICK has eight bits for the ring.
@@ -56,6 +58,7 @@ pub const PROTOCOL_FEATURES: u64 = mask(&[
     VHOST_USER_PROTOCOL_F_REPLY_ACK,
     VHOST_USER_PROTOCOL_F_NET_MTU,
     VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+    VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
     VHOST_USER_PROTOCOL_F_RESET_DEVICE,
     VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
     VHOST_USER_PROTOCOL_F_STATUS,
@@ -93,6 +96,8 @@ pub enum Event {
     /// There is another dirty log in the state. The front-end reads the one before for the last time
     /// once it has the answer.
     Log,
+    /// There is another region in the state that tracks what is in flight. Rings that run have to go on in it.
+    Inflight,
     /// Size, addresses, base, kick or enable of a ring changed.
     Ring(u16),
     /// A ring is to be stopped (GET_VRING_BASE). If the caller runs it, it writes the ring's base
@@ -117,6 +122,10 @@ pub struct Session {
     offer: Offer,
     state: DeviceState,
     open: Option<Open>,
+    /// Words of the data path's for each packed ring, see [`Self::with_inflight_words`].
+    inflight_words: usize,
+    /// Files that were handed out for them.
+    inflight_files: u32,
     refusals: u32,
     ended: bool,
 }
@@ -131,6 +140,8 @@ enum Owed {
     Nothing,
     /// This payload.
     Reply(Vec<u8>),
+    /// This payload, with a file.
+    File(Vec<u8>, OwnedFd),
     /// The base of this ring, as it stands then.
     Base(u16),
     /// Whether the data path could follow.
@@ -150,6 +161,8 @@ impl Session {
             state: DeviceState::new(2 * usize::from(offer.queue_pairs)),
             offer,
             open: None,
+            inflight_words: 0,
+            inflight_files: 0,
             refusals: 0,
             ended: false,
         })
@@ -193,7 +206,8 @@ impl Session {
         };
         let sent = match owed {
             Owed::Nothing => Ok(()),
-            Owed::Reply(payload) => self.reply(request, &payload),
+            Owed::Reply(payload) => self.reply(request, &payload, None),
+            Owed::File(payload, file) => self.reply(request, &payload, Some(file)),
             Owed::Base(ring) => {
                 let num = self
                     .state
@@ -207,9 +221,10 @@ impl Session {
                         num,
                     }
                     .bytes(),
+                    None,
                 )
             }
-            Owed::Ack => self.reply(request, &u64::from(outcome.is_err()).to_ne_bytes()),
+            Owed::Ack => self.reply(request, &u64::from(outcome.is_err()).to_ne_bytes(), None),
         };
         self.ended |= sent.is_err();
         sent
@@ -283,9 +298,15 @@ impl Session {
         }
     }
 
-    fn reply(&mut self, request: RequestId, payload: &[u8]) -> Result<(), SessionError> {
+    fn reply(
+        &mut self,
+        request: RequestId,
+        payload: &[u8],
+        file: Option<OwnedFd>,
+    ) -> Result<(), SessionError> {
         let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        Ok(self.socket.send(&Header::reply(request, size), payload)?)
+        let header = Header::reply(request, size);
+        Ok(self.socket.send(&header, payload, file)?)
     }
 
     fn log_refusal(&mut self, error: &SessionError) {

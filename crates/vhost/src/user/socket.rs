@@ -4,6 +4,7 @@
 //! descriptors that arrive on the way are its own. Whatever goes wrong, descriptors that nobody
 //! took are closed: they are owned from the moment they are received.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +28,8 @@ pub struct Socket {
     received: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     queued: Vec<u8>,
+    /// Files that go with the byte at their place in what is queued.
+    attached: VecDeque<(usize, OwnedFd)>,
 }
 
 /// What waits between a connection's socket and whoever uses it.
@@ -38,6 +41,8 @@ pub struct Pending<D> {
     pub descriptors: Vec<D>,
     /// Answers that the peer has not taken.
     pub queued: Vec<u8>,
+    /// Files that go with the byte at their place in them.
+    pub attached: Vec<(usize, D)>,
 }
 
 /// One whole message.
@@ -110,6 +115,7 @@ impl Socket {
             received: Vec::new(),
             descriptors: Vec::new(),
             queued: Vec::new(),
+            attached: VecDeque::new(),
         })
     }
 
@@ -119,11 +125,13 @@ impl Socket {
             received,
             descriptors,
             queued,
+            attached,
         } = pending;
         Ok(Self {
             received,
             descriptors,
             queued,
+            attached: attached.into(),
             ..Self::new(fd)?
         })
     }
@@ -134,6 +142,11 @@ impl Socket {
             received: self.received.clone(),
             descriptors: self.descriptors.iter().map(AsFd::as_fd).collect(),
             queued: self.queued.clone(),
+            attached: self
+                .attached
+                .iter()
+                .map(|(place, file)| (*place, file.as_fd()))
+                .collect(),
         }
     }
 
@@ -189,12 +202,19 @@ impl Socket {
         }))
     }
 
-    /// Sends a message without file descriptors; what the socket does not take now is queued.
+    /// Sends a message, with a file perhaps; what the socket does not take now is queued.
     ///
     /// # Errors
     ///
     /// Any error ends the connection.
-    pub fn send(&mut self, header: &Header, payload: &[u8]) -> Result<(), SocketError> {
+    pub fn send(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        file: Option<OwnedFd>,
+    ) -> Result<(), SocketError> {
+        let begin = self.queued.len();
+        self.attached.extend(file.map(|file| (begin, file)));
         self.queued.extend_from_slice(&header.bytes());
         self.queued.extend_from_slice(payload);
         self.flush()?;
@@ -213,12 +233,29 @@ impl Socket {
     /// Any error ends the connection.
     pub fn flush(&mut self) -> Result<(), SocketError> {
         while !self.queued.is_empty() {
-            match self.send_some(&self.queued, &[])? {
-                Some(sent) => drop(self.queued.drain(..sent)),
-                None => break,
-            }
+            let Some(sent) = self.send_queued()? else {
+                break;
+            };
+            self.queued.drain(..sent);
+            // A file is gone with the first byte that went with it.
+            self.attached.retain_mut(|(place, _)| {
+                let waits = *place >= sent;
+                *place = place.saturating_sub(sent);
+                waits
+            });
         }
         Ok(())
+    }
+
+    /// Sends up to the next byte that a file goes with.
+    fn send_queued(&self) -> Result<Option<usize>, SocketError> {
+        let file = self.attached.front().filter(|(place, _)| *place == 0);
+        let next = self.attached.iter().find(|(place, _)| *place > 0);
+        let end = next.map_or(self.queued.len(), |(place, _)| *place);
+        match file {
+            Some((_, file)) => self.send_some(&self.queued[..end], &[file.as_fd()]),
+            None => self.send_some(&self.queued[..end], &[]),
+        }
     }
 
     /// Sends as much of `bytes` as the socket takes now, with the file descriptors. `None` = would

@@ -168,6 +168,9 @@ pub struct SessionState {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub queued: Vec<u8>,
+    /// Files that go with them: with which byte, and the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queued_files: Vec<(usize, Place)>,
     /// virtio features that the driver took.
     #[serde(with = "crate::hex")]
     pub features: u64,
@@ -187,11 +190,29 @@ pub struct SessionState {
     /// The dirty log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogState>,
+    /// Where it is kept what is in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inflight: Option<InflightState>,
     /// The socket for requests of the back-end's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_requests: Option<Place>,
     /// By ring index.
     pub rings: Vec<RingState>,
+}
+
+/// A region for what is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InflightState {
+    /// Size in bytes.
+    pub size: u64,
+    /// Offset in the file.
+    pub mmap_offset: u64,
+    /// Rings that it is for.
+    pub rings: u16,
+    /// Descriptors of each.
+    pub ring_size: u16,
+    /// The file.
+    pub file: Place,
 }
 
 /// A region of guest memory.

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use ringway_api::control::Passed;
 use ringway_api::control::handover::{
-    Descriptors, HandoverError, ListenerState, LogState, PortState, Received, RegionState,
-    RingPlaces, RingState, SessionState, VhostUserState,
+    Descriptors, HandoverError, InflightState, ListenerState, LogState, PortState, Received,
+    RegionState, RingPlaces, RingState, SessionState, VhostUserState,
 };
 use ringway_api::port_spec::{PortKind, VhostUser};
 use ringway_port::capture::{Capture, SourceNames};
 use ringway_port::vhost_user::Device;
 use ringway_port::vhost_user::handover::{
-    DeviceState, DirtyLog, GuestMemory, MemoryError, Pending, RegionRequest, ResumeError,
-    RingAddresses, Vring,
+    DeviceState, DirtyLog, GuestMemory, InflightArea, InflightRegion, MemoryError, Pending,
+    RegionRequest, ResumeError, RingAddresses, Vring, map_inflight,
 };
 
 use crate::control::attached::{
@@ -127,6 +127,7 @@ fn session_state<'a>(device: &'a Device, fds: &mut Descriptors<'a>) -> SessionSt
         regions.collect()
     });
     let log = state.log.as_ref().and_then(|log| log.file());
+    let inflight = state.inflight.as_ref().and_then(|region| region.file());
     SessionState {
         socket: fds.add(device.as_fd()),
         age: 0,
@@ -134,6 +135,10 @@ fn session_state<'a>(device: &'a Device, fds: &mut Descriptors<'a>) -> SessionSt
         received: pending.received,
         received_files: pending.descriptors.iter().map(|fd| fds.add(*fd)).collect(),
         queued: pending.queued,
+        queued_files: {
+            let files = pending.attached.iter();
+            files.map(|(place, fd)| (*place, fds.add(*fd))).collect()
+        },
         features: state.features,
         acked_features: state.acked_features,
         protocol_features: state.protocol_features,
@@ -144,6 +149,13 @@ fn session_state<'a>(device: &'a Device, fds: &mut Descriptors<'a>) -> SessionSt
             size: mapped.size,
             mmap_offset: mapped.mmap_offset,
             file: fds.add(mapped.file),
+        }),
+        inflight: inflight.map(|(area, file)| InflightState {
+            size: area.size,
+            mmap_offset: area.offset,
+            rings: area.rings,
+            ring_size: area.ring_size,
+            file: fds.add(file),
         }),
         backend_requests: state
             .backend_requests
@@ -254,8 +266,12 @@ fn resume_session(
     fds: &mut Received,
 ) -> Result<Device, ResumePortError> {
     let socket = fds.take(state.socket)?;
+    let queued_files = state.queued_files.iter();
+    let attached = queued_files.map(|&(place, file)| Ok((place, fds.take(file)?)));
+    let attached = attached.collect::<Result<_, HandoverError>>()?;
     let received = state.received_files.iter().map(|&place| fds.take(place));
     let pending = Pending {
+        attached,
         descriptors: received.collect::<Result<_, _>>()?,
         received: state.received,
         queued: state.queued,
@@ -283,6 +299,10 @@ fn resume_session(
         }
         None => None,
     };
+    let inflight = match state.inflight {
+        Some(place) => resume_inflight(port, place, fds, state.features)?,
+        None => None,
+    };
     let backend_requests = state.backend_requests.map(|place| fds.take(place));
     let rings = state.rings.into_iter().map(|ring| vring(ring, fds));
     let state = DeviceState {
@@ -292,12 +312,36 @@ fn resume_session(
         status: state.status,
         memory,
         log,
+        inflight,
         mtu: state.mtu,
         vrings: rings.collect::<Result<_, _>>()?,
         backend_requests: backend_requests.transpose()?,
     };
     let (settings, counters) = (port.settings(), port.counters.clone());
     Ok(Device::resume(socket, pending, state, &settings, counters)?)
+}
+
+/// The region for what is in flight, unless its front-end shrank the file: it was nobody's but its own.
+fn resume_inflight(
+    port: &Attached,
+    state: InflightState,
+    fds: &mut Received,
+    features: u64,
+) -> Result<Option<Arc<InflightRegion>>, HandoverError> {
+    let area = InflightArea {
+        size: state.size,
+        offset: state.mmap_offset,
+        rings: state.rings,
+        ring_size: state.ring_size,
+    };
+    let region = map_inflight(fds.take(state.file)?, area, features);
+    if let Err(error) = &region {
+        tracing::warn!(
+            "port {}: what is in flight is kept nowhere: {error}",
+            port.name
+        );
+    }
+    Ok(region.ok().map(Arc::new))
 }
 
 fn vring(state: RingState, fds: &mut Received) -> Result<Vring, HandoverError> {

@@ -145,7 +145,7 @@ impl BackendChannel {
         let code = u64::from(outcome.is_err());
         Ok(self
             .socket
-            .send(&Header::reply(request, 8), &code.to_ne_bytes())?)
+            .send(&Header::reply(request, 8), &code.to_ne_bytes(), None)?)
     }
 }
 

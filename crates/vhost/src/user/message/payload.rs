@@ -146,15 +146,20 @@ pub struct InflightArea {
 const _: () = assert!(InflightArea::SIZE == 24);
 
 impl InflightArea {
-    /// Size on the wire, with 4 bytes of padding at the end.
+    /// Size on the wire, with the 4 bytes of padding that C adds at the end.
     pub const SIZE: usize = size_of::<Self>();
+    /// Size of what the specification lists.
+    pub const UNPADDED: usize = 20;
 
-    /// Reads the structure; `None` unless there are exactly [`Self::SIZE`] bytes.
+    /// Reads the structure; `None` unless there are exactly [`Self::SIZE`] bytes, or [`Self::UNPADDED`].
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        let (size, offset, counts) = (reader.u64()?, reader.u64()?, reader.u64()?);
-        let [a, b, c, d, ..] = counts.to_ne_bytes();
+        let (size, offset, counts) = (reader.u64()?, reader.u64()?, reader.u32()?);
+        if bytes.len() != Self::UNPADDED {
+            reader.u32()?;
+        }
+        let [a, b, c, d] = counts.to_ne_bytes();
         reader.end(Self {
             size,
             offset,

@@ -7,8 +7,8 @@ use crate::user::features::{
     VHOST_USER_PROTOCOL_F_LOG_SHMFD, VHOST_USER_PROTOCOL_F_REPLY_ACK, has,
 };
 use crate::user::message::{
-    Answer, Descriptors, Header, LogArea, MemoryTable, PayloadSize, Region, Request, SingleRegion,
-    VERSION, VringAddress, VringFile, VringState, parse_u64,
+    Answer, Descriptors, Header, InflightArea, LogArea, MemoryTable, PayloadSize, Region, Request,
+    SingleRegion, VERSION, VringAddress, VringFile, VringState, parse_u64,
 };
 use crate::user::socket::Message;
 
@@ -115,6 +115,14 @@ impl Session {
                 let area = sized(request, payload, LogArea::parse(payload))?;
                 self.set_log_base(area, one(request, descriptors)?)?
             }
+            Request::GetInflightFd => {
+                let area = sized(request, payload, InflightArea::parse(payload))?;
+                return self.get_inflight_fd(area, payload.len());
+            }
+            Request::SetInflightFd => {
+                let area = sized(request, payload, InflightArea::parse(payload))?;
+                self.set_inflight_fd(area, one(request, descriptors)?)?
+            }
             // Closed unused, as by DPDK: marks are found whether or not somebody is told of them.
             Request::SetLogFd => {
                 self.require(request, VHOST_USER_PROTOCOL_F_LOG_SHMFD)?;
@@ -129,8 +137,6 @@ impl Session {
             | Request::PostcopyAdvise
             | Request::PostcopyListen
             | Request::PostcopyEnd
-            | Request::GetInflightFd
-            | Request::SetInflightFd
             | Request::GpuSetSocket
             | Request::VringKick
             | Request::GetSharedObject
@@ -149,13 +155,11 @@ const REFUSED: u64 = 1;
 fn refusal_of(request: Request, payload: &[u8]) -> Option<Vec<u8>> {
     /// VHOST_USER_SET_DEVICE_STATE_FD: failed (bits 0-7), no file descriptor (bit 8).
     const STATE_REFUSED: u64 = 0x101;
-    /// Size of the inflight description with its padding.
-    const INFLIGHT: usize = 24;
     match request {
         // No bytes of configuration, no userfaultfd, no object: each is an error to the asker.
         Request::GetConfig | Request::PostcopyAdvise | Request::GetSharedObject => Some(Vec::new()),
         // A file of no bytes is no file.
-        Request::GetInflightFd => Some(vec![0; payload.len().min(INFLIGHT)]),
+        Request::GetInflightFd => Some(vec![0; payload.len().min(InflightArea::SIZE)]),
         Request::IotlbMsg | Request::PostcopyEnd | Request::CheckDeviceState => {
             Some(REFUSED.to_ne_bytes().to_vec())
         }
@@ -194,6 +198,13 @@ pub(super) fn check_header(header: &Header) -> Result<(), SessionError> {
             size,
             expected: MemoryTable::HEAD,
         }),
+        PayloadSize::Inflight if ![InflightArea::SIZE, InflightArea::UNPADDED].contains(&size) => {
+            Err(SessionError::PayloadSize {
+                request,
+                size,
+                expected: InflightArea::SIZE,
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -231,6 +242,7 @@ fn sized<T>(request: Request, payload: &[u8], parsed: Option<T>) -> Result<T, Se
             .map_or(usize::MAX, |regions| {
                 regions.saturating_add(MemoryTable::HEAD)
             }),
+        PayloadSize::Inflight => InflightArea::SIZE,
         PayloadSize::Any => payload.len(),
     };
     let (request, size) = (request.id(), payload.len());

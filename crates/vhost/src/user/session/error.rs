@@ -5,7 +5,7 @@ use std::io;
 use ringway_mem::MemoryError;
 
 use crate::user::features::{names, protocol_names};
-use crate::user::message::{MAX_TABLE_REGIONS, RequestId};
+use crate::user::message::{InflightArea, MAX_TABLE_REGIONS, RequestId};
 use crate::user::socket::SocketError;
 
 /// What is wrong with a message or with the connection.
@@ -188,6 +188,23 @@ pub enum SessionError {
         /// Why.
         source: MemoryError,
     },
+    /// A region that tracks what is in flight in rings which there cannot be, or that has no room for them.
+    #[error(
+        "{request}: {} rings of {} descriptors in {:#x} bytes at {:#x} cannot be tracked",
+        area.rings, area.ring_size, area.size, area.offset
+    )]
+    InflightArea {
+        /// The message.
+        request: RequestId,
+        /// What it says.
+        area: InflightArea,
+    },
+    /// The front-end asks for more and more files.
+    #[error("GET_INFLIGHT_FD: {count} files were made on this connection")]
+    InflightFiles {
+        /// How many.
+        count: u32,
+    },
     /// A region is removed from no memory.
     #[error("REM_MEM_REG: there is no memory")]
     NoMemory,
@@ -237,6 +254,8 @@ impl SessionError {
             | Self::RegionCount { .. }
             | Self::MemorySlots { .. }
             | Self::Memory { .. }
+            | Self::InflightArea { .. }
+            | Self::InflightFiles { .. }
             | Self::NoMemory
             | Self::Mtu { .. }
             | Self::Status { .. } => true,

@@ -32,7 +32,7 @@ pub enum ResumeError {
     },
     /// More waits at its socket than ever does.
     #[error(
-        "{received} bytes and {descriptors} file descriptors of one message, {queued} of answers"
+        "what waits at the socket: {received} bytes and {descriptors} file descriptors of one message, {queued} of answers"
     )]
     Pending {
         /// Bytes of a message that is not complete.
@@ -94,6 +94,9 @@ impl Session {
             offer,
             state,
             open: None,
+            inflight_words: 0,
+            // As many as can be: who asked before the hand-over asks for no more.
+            inflight_files: super::inflight::FILES,
             refusals: 0,
             ended: false,
         })
@@ -112,7 +115,13 @@ fn check_offered(offer: &Offer, state: &DeviceState) -> Result<(), ResumeError> 
 fn check_pending(pending: &Pending<OwnedFd>) -> Result<(), ResumeError> {
     let (received, queued) = (pending.received.len(), pending.queued.len());
     let descriptors = pending.descriptors.len();
-    if received > HEADER_SIZE + MAX_PAYLOAD || descriptors > MAX_DESCRIPTORS || queued > MAX_QUEUED
+    let attached = &pending.attached;
+    let in_order = attached.is_sorted_by(|(a, _), (b, _)| a < b)
+        && attached.last().is_none_or(|(place, _)| *place < queued);
+    if !in_order
+        || received > HEADER_SIZE + MAX_PAYLOAD
+        || descriptors > MAX_DESCRIPTORS
+        || queued > MAX_QUEUED
     {
         return Err(ResumeError::Pending {
             received,

@@ -163,7 +163,7 @@ impl Session {
         }
     }
 
-    fn is_packed(&self) -> bool {
+    pub(super) fn is_packed(&self) -> bool {
         has(self.state.features, VIRTIO_F_RING_PACKED)
     }
 

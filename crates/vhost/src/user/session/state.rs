@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ringway_mem::{DirtyLog, GuestMemory};
 
+use super::InflightRegion;
+
 /// The device as the front-end has set it up so far.
 #[derive(Default)]
 pub struct DeviceState {
@@ -20,6 +22,8 @@ pub struct DeviceState {
     pub memory: Option<Arc<GuestMemory>>,
     /// Where written pages are marked while the features have bit 26 (SET_LOG_BASE).
     pub log: Option<Arc<DirtyLog>>,
+    /// Where the rings are shown to stand, for whoever serves them later (SET_INFLIGHT_FD).
+    pub inflight: Option<Arc<InflightRegion>>,
     /// The MTU that the guest is told (NET_SET_MTU).
     pub mtu: Option<u16>,
     /// The rings, two for each queue pair: receive (of the guest) first.

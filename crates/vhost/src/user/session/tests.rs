@@ -15,6 +15,7 @@ use crate::user::socket::{Message, SocketError};
 mod device;
 mod fds;
 mod handover;
+mod inflight;
 mod log;
 mod memory;
 mod messages;
@@ -256,7 +257,7 @@ fn an_offer_is_limited_to_what_the_session_has() {
     let limited = pair.session.offer();
     let log_all = mask(&[VHOST_F_LOG_ALL]);
     assert_eq!(limited.features, FEATURES | log_all | BIT_30);
-    assert_eq!(limited.protocol_features, 0x1_a03f);
+    assert_eq!(limited.protocol_features, 0x1_b03f);
     assert_eq!(limited.queue_pairs, 128);
     assert_eq!(limited.max_memory_slots, 509);
     assert_eq!(pair.session.state().vrings.len(), 256);

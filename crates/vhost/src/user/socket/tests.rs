@@ -54,7 +54,7 @@ fn the_end_of_the_stream_is_told_apart_from_a_cut() {
     drop(ours);
     assert!(matches!(theirs.header(), Err(SocketError::Closed)));
     assert!(matches!(
-        theirs.send(&Header::reply(RequestId(1), 0), &[]),
+        theirs.send(&Header::reply(RequestId(1), 0), &[], None),
         Err(SocketError::Closed)
     ));
 

@@ -14,6 +14,7 @@ fn with_descriptors(count: usize) -> Vec<(Request, Vec<u8>)> {
     for request in Request::ALL {
         let size = match request.payload_size() {
             PayloadSize::Exactly(size) => size,
+            PayloadSize::Inflight => InflightArea::SIZE,
             PayloadSize::MemoryTable | PayloadSize::Any => continue,
         };
         let expected = match request.descriptors() {
@@ -43,7 +44,7 @@ fn wrong_count(request: Request, payload: &[u8], files: &[BorrowedFd<'_>], expec
 #[test]
 fn a_missing_descriptor_ends_the_session() {
     let requests = with_descriptors(1);
-    assert_eq!(requests.len(), 7);
+    assert_eq!(requests.len(), 8);
     for (request, payload) in requests {
         wrong_count(request, &payload, &[], 1);
     }
@@ -82,7 +83,7 @@ fn extra_descriptors_end_the_session() {
 fn descriptors_on_a_message_that_takes_none_end_the_session() {
     let event = event();
     let requests = with_descriptors(0);
-    assert_eq!(requests.len(), 18);
+    assert_eq!(requests.len(), 19);
     for (request, payload) in requests {
         wrong_count(request, &payload, &[event.as_fd()], 0);
     }

@@ -7,6 +7,7 @@ const NOTHING: Pending<OwnedFd> = Pending {
     received: Vec::new(),
     descriptors: Vec::new(),
     queued: Vec::new(),
+    attached: Vec::new(),
 };
 
 /// The state of `session`, as it is after it was carried to another process.
@@ -27,6 +28,13 @@ fn own(pending: Pending<BorrowedFd<'_>>) -> Pending<OwnedFd> {
         descriptors: copies.collect::<Result<_, _>>().unwrap(),
         received: pending.received,
         queued: pending.queued,
+        attached: {
+            let files = pending.attached.into_iter();
+            let own = |(place, file): (usize, BorrowedFd<'_>)| {
+                (place, file.try_clone_to_owned().unwrap())
+            };
+            files.map(own).collect()
+        },
     }
 }
 

@@ -9,6 +9,7 @@ fn obeyed() -> impl Iterator<Item = (Request, usize)> {
         .filter_map(|request| match request.payload_size() {
             PayloadSize::Exactly(size) => Some((*request, size)),
             PayloadSize::MemoryTable => Some((*request, MemoryTable::HEAD)),
+            PayloadSize::Inflight => Some((*request, InflightArea::SIZE)),
             PayloadSize::Any => None,
         })
 }
@@ -217,9 +218,16 @@ fn need_reply_is_answered_by_every_message_without_an_answer_of_its_own() {
         offset: 4096,
     }
     .bytes();
+    let inflight = InflightArea {
+        size: 0x8000,
+        offset: 4096,
+        rings: 2,
+        ring_size: 256,
+    }
+    .bytes();
     let (ack, all) = (number(ACKED), number(PROTOCOL_FEATURES));
     let (address, state, mtu, status) = (addresses(0, 0), ring(0, 1), number(1500), number(1));
-    let messages: [(Request, &[u8], &[BorrowedFd<'_>]); 22] = [
+    let messages: [(Request, &[u8], &[BorrowedFd<'_>]); 23] = [
         (Request::SetFeatures, &ack, &[]),
         (Request::SetOwner, &[], &[]),
         (Request::ResetOwner, &[], &[]),
@@ -237,6 +245,7 @@ fn need_reply_is_answered_by_every_message_without_an_answer_of_its_own() {
         (Request::SendRarp, &[0; 8], &[]),
         (Request::NetSetMtu, &mtu, &[]),
         (Request::SetBackendReqFd, &[], &[socket]),
+        (Request::SetInflightFd, &inflight, &[file]),
         (Request::AddMemReg, &other, &[file]),
         (Request::RemMemReg, &other, &[]),
         (Request::SetStatus, &status, &[]),
@@ -250,7 +259,7 @@ fn need_reply_is_answered_by_every_message_without_an_answer_of_its_own() {
     let acked = obeyed()
         .filter(|(request, _)| request.answer() == Answer::Ack)
         .count();
-    assert_eq!(acked, 21, "one of them is missing above");
+    assert_eq!(acked, 22, "one of them is missing above");
 }
 
 #[test]
