@@ -64,12 +64,15 @@ pub(crate) struct Journal {
     before: Place,
     /// Where others can see the place as well.
     position: Option<Words>,
+    /// As many elements and more are for [`announce_aside`](Self::announce_aside).
+    room: usize,
 }
 
 impl Journal {
     /// Of a ring that stands at `start`, until it says otherwise.
     pub(crate) fn begin(words: Words, start: Place) -> Self {
         let journal = Self {
+            room: words.count(),
             words,
             before: start,
             position: None,
@@ -84,6 +87,7 @@ impl Journal {
             words: word.part(0, 0),
             before: start,
             position: None,
+            room: 0,
         };
         journal.show_position(word, start);
         journal
@@ -92,6 +96,7 @@ impl Journal {
     /// Shows where the ring stands in `word`, in the form of vhost-user's region for a packed ring.
     pub(crate) fn show_position(&mut self, word: Words, place: Place) {
         self.position = Some(word);
+        self.room = 0;
         self.stand(place);
     }
 
@@ -110,6 +115,7 @@ impl Journal {
             record.from
         };
         Self {
+            room: words.count(),
             words,
             before,
             position: None,
@@ -119,25 +125,34 @@ impl Journal {
     /// Writes down that `elements` are about to be published.
     #[inline(always)]
     pub(crate) fn announce(&mut self, from: Place, to: Place, elements: &[Staged]) {
+        if elements.len() >= self.room {
+            return self.announce_aside(from, to, elements);
+        }
+        self.note(from, to, elements);
+    }
+
+    /// For the position as well, or with more than can be written down: then for a moment nobody knows where the ring stands.
+    #[cold]
+    #[inline(never)]
+    fn announce_aside(&mut self, from: Place, to: Place, elements: &[Staged]) {
         if let Some(word) = &self.position {
             word.store(0, position(from, to));
         }
-        if elements.len() >= self.words.count() {
-            return self.forget();
+        let room = self.words.count();
+        if elements.len() < room {
+            self.note(from, to, elements);
+        } else if room > 0 {
+            self.words.store(0, 0);
         }
+    }
+
+    #[inline(always)]
+    fn note(&mut self, from: Place, to: Place, elements: &[Staged]) {
         for (index, element) in elements.iter().enumerate() {
             self.words.store(1 + index, element.to_word());
         }
         self.write(from, to, elements.len());
         self.before = from;
-    }
-
-    /// More than can be written down: for a moment nobody knows where the ring stands.
-    #[cold]
-    fn forget(&mut self) {
-        if self.words.count() > 0 {
-            self.words.store(0, 0);
-        }
     }
 
     #[inline(always)]
