@@ -292,7 +292,7 @@ fn a_file_waits_with_its_answer_until_that_is_read() {
         pair.tell(Request::GetInflightFd, &asked, &[]).unwrap();
         pair.tell(Request::GetFeatures, &[], &[]).unwrap();
     }
-    let mut next = |pair: &mut Pair| loop {
+    let next = |pair: &mut Pair| loop {
         pair.session.flush().unwrap();
         if let Some(answer) = pair.answer() {
             break answer;
