@@ -78,13 +78,13 @@ fn as_much_waits_as_may_wait_and_no_byte_more() {
     let (mut ours, _theirs) = pair();
     let header = |len| Header::reply(RequestId(1), u32::try_from(len).unwrap());
     while !ours.wants_write() {
-        ours.send(&header(0), &[]).unwrap();
+        ours.send(&header(0), &[], None).unwrap();
     }
     let payload = vec![0; MAX_QUEUED - HEADER_SIZE - ours.queued.len()];
-    ours.send(&header(payload.len()), &payload).unwrap();
+    ours.send(&header(payload.len()), &payload, None).unwrap();
     assert_eq!(ours.queued.len(), MAX_QUEUED);
     assert!(matches!(
-        ours.send(&header(0), &[]),
+        ours.send(&header(0), &[], None),
         Err(SocketError::QueueFull { bytes }) if bytes == MAX_QUEUED + HEADER_SIZE
     ));
 }
