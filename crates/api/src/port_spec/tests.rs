@@ -106,15 +106,15 @@ fn each_refusal_names_key_value_and_way_out() {
         ),
         (
             "vhost-user,path=/a,queue=2",
-            "a vhost-user port has no key \"queue\": use one of path, mode, queues, group, perm, name, vlan, trunk, isolated, mac, rate or offload",
+            "a vhost-user port has no key \"queue\": use one of path, mode, queues, group, perm, name, vlan, trunk, isolated, mac, rate, burst, storm, macs or offload",
         ),
         (
             "vhost-user,path=/a,",
-            "a vhost-user port has no key \"\": use one of path, mode, queues, group, perm, name, vlan, trunk, isolated, mac, rate or offload",
+            "a vhost-user port has no key \"\": use one of path, mode, queues, group, perm, name, vlan, trunk, isolated, mac, rate, burst, storm, macs or offload",
         ),
         (
             "tap,name=t,path=/a",
-            "a tap port has no key \"path\": use one of name, queues, vlan, trunk, isolated, mac, rate or offload",
+            "a tap port has no key \"path\": use one of name, queues, vlan, trunk, isolated, mac, rate, burst, storm, macs or offload",
         ),
         (
             "vhost-user,path=/a,path=/b",
