@@ -267,7 +267,8 @@ fn a_switch_in_its_sandbox_is_given_what_a_port_needs() {
         assert!(sentence.contains(wanted), "{sentence}");
         assert!(sentence.contains("--sandbox off"), "{sentence}");
     }
-    assert_eq!(std::fs::read_dir(lab.path("")).unwrap().count(), 2);
+    // The control socket, the port's, and its journal.
+    assert_eq!(std::fs::read_dir(lab.path("")).unwrap().count(), 3);
     for text in texts {
         let spec = lab.spec(text);
         lab.ask(|client| client.open_port(spec)).unwrap();

@@ -34,7 +34,7 @@ struct Scene {
 
 impl Scene {
     fn new(format: u64) -> Self {
-        let lab = Lab::start(&["a", "b"]);
+        let lab = Lab::start(&["a,storm=off", "b,storm=off"]);
         let [a, b] = ["a", "b"].map(|name| lab.guest(name, options(format)));
         let setups = [&a.nic, &b.nic].map(Setup::of);
         Self {

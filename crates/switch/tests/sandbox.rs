@@ -63,29 +63,21 @@ fn what_nothing_ever_does_kills_the_process(folder: &Path) {
 }
 
 fn what_is_not_allowed_fails_as_if_the_kernel_did_not_know_it(folder: &Path) {
-    for attempt in [
-        "open",
-        "create",
-        "unix-socket",
-        "fork",
-        "chmod",
-        "memfd",
-        "io-uring",
-    ] {
+    for attempt in ["open", "create", "unix-socket", "fork", "chmod", "io-uring"] {
         for role in ["control", "worker"] {
             let unknown = Outcome::Failed(libc::ENOSYS);
             assert_eq!(outcome(attempt, role, folder), unknown, "{attempt}, {role}");
         }
     }
     // What only the control thread does.
-    for attempt in ["remove", "thread"] {
+    for attempt in ["remove", "thread", "memfd"] {
         let unknown = Outcome::Failed(libc::ENOSYS);
         assert_eq!(outcome(attempt, "worker", folder), unknown, "{attempt}");
     }
 }
 
 fn what_a_switch_does_still_works(folder: &Path) {
-    for attempt in ["thread", "remove", "abort-is-own"] {
+    for attempt in ["thread", "remove", "memfd", "abort-is-own"] {
         assert_eq!(
             outcome(attempt, "control", folder),
             Outcome::Done,

@@ -19,7 +19,6 @@
 //! | `POST /v1/networks/{network}/forwards` | [`ForwardSpec`] | [`Forward`] |
 //! | `DELETE /v1/networks/{network}/forwards/{id}` | | nothing |
 //! | `GET /v1/stats` | | [`Stats`] |
-//! | `GET /v1/networks/{network}/ports/{port}/capture?count=N` | | a pcapng stream, until the client closes it |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 //!
 //! What is not done is answered with a status of 400 or more and a [`Failure`]. Reading is for whoever may open the socket,
