@@ -40,7 +40,7 @@ fn killed_under_load(name: &str, kind: impl Fn(Nic) -> Nic) -> Result<()> {
     let there = stream(2).start(&a, &b, B)?;
     let back = stream(3).start(&b, &a, A)?;
     for _ in 0..KILLS {
-        carries(&mut switch, 2000)?;
+        carries(&mut switch, 300)?;
         switch.kill();
         switch = start()?;
     }
