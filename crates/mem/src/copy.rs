@@ -50,6 +50,8 @@ pub(crate) fn prefetch_write(address: *const u8) {
     let _ = address;
 }
 
+/// Each routine asks of its caller what [`copy`] does, for `len` bytes or as many as its name says; by what `len` is bounded, and which
+/// feature the processor has to have, stands beside it.
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use core::arch::asm;
