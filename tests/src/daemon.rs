@@ -1,17 +1,10 @@
 //! The `ringway daemon` under test, and a client of its networks.
 
-use std::{
-    fs,
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, os::fd::OwnedFd, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ringway_api::control::{Client, Passed};
 use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     Lab, Netns,
@@ -118,14 +111,8 @@ impl<'a> Daemon<'a> {
         vlan: u16,
         make: impl FnOnce(&str) -> Result<Vec<OwnedFd>> + Send + 'static,
     ) -> Result<()> {
-        let (pid, tap) = (netns.id(), name.to_owned());
-        // In a thread of its own, which alone is in that namespace.
-        let opened = std::thread::spawn(move || {
-            let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            make(&tap)
-        });
-        let queues = opened.join().ok().context("the thread panicked")??;
+        let tap = name.to_owned();
+        let queues = netns.run(move || make(&tap))?;
         let mut client = Client::connect(&self.control(), LIMIT)?;
         let spec = format!("tap,name={name},vlan={vlan}").parse()?;
         client.add_port(spec, Passed::TapQueues, queues)?;

@@ -1,7 +1,9 @@
 //! A network namespace that lives as long as its value, with or without root.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
+    os::fd::AsFd,
     path::Path,
     process::{Command, Stdio},
     sync::{Mutex, PoisonError, mpsc},
@@ -10,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     Endpoint,
@@ -88,6 +91,19 @@ impl Netns {
     /// Runs a shell command inside; what it printed, or an error with its error output.
     pub fn sh(&self, line: &str) -> Result<String> {
         output(self.enter().args(["sh", "-c", line]).stdin(Stdio::null()))
+    }
+
+    /// Does `work` inside, in a thread of its own, which alone is there. Sockets that are opened so stay in the namespace.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.id()))?;
+        let thread = thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        });
+        thread.join().ok().context("the thread panicked")?
     }
 
     /// Adds a tap that belongs to this namespace, sets its address (`10.0.0.1/24`) and brings it up.
