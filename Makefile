@@ -26,7 +26,7 @@ guest: ## build the kernel and initramfs of the test guests (no root needed)
 	@scripts/setup demo
 	@guest/build
 
-demo: build guest ## two virtual machines on one switch: ping, iperf3, counters; about a minute
+demo: build guest ## two virtual machines on a network: DHCP, names, NAT, a forward, iperf3; about a minute
 	@$(CARGO) build --locked -p ringway-tests --bin demo
 	@RINGWAY=$(release) $(target)/debug/demo
 

@@ -58,7 +58,7 @@ impl Rtt {
 impl Report {
     pub(crate) fn print(&self, screen: &Screen) -> Result<()> {
         let statistics = &self.statistics;
-        let (a, b) = (statistics.port("a")?, statistics.port("b")?);
+        let (a, b) = (statistics.port("default/a")?, statistics.port("default/b")?);
         let arrow = screen.arrow();
         let (forth, back) = (format!("a {arrow} b"), format!("b {arrow} a"));
         let Rtt {

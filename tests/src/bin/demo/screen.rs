@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 
 /// Columns of a step's name.
-const NAME: usize = 42;
+const NAME: usize = 50;
 const TICK: Duration = Duration::from_millis(100);
 
 /// Standard output.

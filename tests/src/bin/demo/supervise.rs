@@ -1,7 +1,8 @@
 //! The demo runs in a second process. This one only waits: for its end, or for a signal, upon which it kills it. Then it collects
 //! every process that was started and removes the one folder everything was made in. So nothing is left, however the demo ends.
 //!
-//! The guests and the switch ask the kernel to be killed with the process that started them; as their reaper we see them go.
+//! The guests and the daemon ask the kernel to be killed with the process that started them; as their reaper we see them go. The
+//! daemon's switch outlives it, as it shall, becomes our child then, and is ended here.
 
 use std::{
     env, fs,
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, wait,
+    Pid, Signal, WaitOptions, WaitStatus, geteuid, getpid, kill_process, set_child_subreaper, wait,
 };
 use signal_hook::{
     consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM},
@@ -66,15 +67,20 @@ enum End {
 fn supervise(folder: &Path) -> Result<End> {
     set_child_subreaper(Some(getpid()))?;
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD])?;
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--"])
+    let mut inside = Command::new("setpriv");
+    inside.args(["--pdeathsig", "KILL", "--"]);
+    // The networks are made in namespaces; to make those takes a user namespace, or root.
+    if !geteuid().is_root() {
+        inside.args(["unshare", "--user", "--map-root-user", "--net", "--"]);
+    }
+    let child = inside
         .arg(env::current_exe()?)
         .env(INSIDE, "1")
         .env("TMPDIR", folder)
         .spawn()
         .context("cannot start the demo")?;
     let inside = Pid::from_child(&child);
-    let mut end = None;
+    let (mut end, mut gone) = (None, false);
     for signal in signals.forever() {
         if signal != SIGCHLD && end.is_none() {
             end = Some(End::Signal(u8::try_from(signal).unwrap_or(u8::MAX)));
@@ -83,7 +89,10 @@ fn supervise(folder: &Path) -> Result<End> {
         }
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == inside => end = end.or(Some(end_of(status))),
+                Ok(Some((pid, status))) if pid == inside => {
+                    end = end.or(Some(end_of(status)));
+                    gone = true;
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(rustix::io::Errno::CHILD) => {
@@ -92,8 +101,22 @@ fn supervise(folder: &Path) -> Result<End> {
                 Err(error) => return Err(error.into()),
             }
         }
+        if gone {
+            // Each that goes may leave us another one, and tells by a signal.
+            kill_children()?;
+        }
     }
     anyhow::bail!("no more signals")
+}
+
+fn kill_children() -> Result<()> {
+    let children = fs::read_to_string(format!("/proc/self/task/{0}/children", getpid()))?;
+    for child in children.split_whitespace() {
+        let pid = child.parse().ok().and_then(Pid::from_raw);
+        // It may have ended by itself just now.
+        let _ = kill_process(pid.context("not a process")?, Signal::KILL);
+    }
+    Ok(())
 }
 
 fn end_of(status: WaitStatus) -> End {
