@@ -204,7 +204,7 @@ fn hide(f: &mut fmt::Formatter<'_>, name: &Name, network: &FirewallNetwork) -> f
     rule(
         f,
         format_args!(
-            "ip saddr {subnet} oifname != {interface} masquerade comment \"network {name}\""
+            "ip saddr {subnet} oifname != {{ \"lo\", {interface} }} masquerade comment \"network {name}\""
         ),
     )?;
     rule(

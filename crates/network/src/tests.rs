@@ -452,7 +452,7 @@ fn the_firewall_is_one_table_made_anew() {
     for line in [
         "fib daddr type local ip daddr != 127.0.0.0/8 tcp dport 8080-8081 dnat ip to 10.0.0.5 : tcp dport map { 8080 : 80, 8081 : 81 } comment \"forward 1\"",
         "ip daddr 192.0.2.1 udp dport 53 dnat ip to 10.0.0.5 comment \"forward 2\"",
-        "ip saddr 10.0.0.0/24 oifname != \"rw-lan\" masquerade comment \"network lan\"",
+        "ip saddr 10.0.0.0/24 oifname != { \"lo\", \"rw-lan\" } masquerade comment \"network lan\"",
         "oifname \"rw-lan\" iifname { \"rw-quiet\" } reject with icmpx type admin-prohibited",
         "iifname \"rw-quiet\" reject with icmpx type admin-prohibited",
     ] {
