@@ -44,6 +44,7 @@ Settings in TOML [default: /etc/ringway/daemon.toml, if it exists].
 
   default_network = false      make no network `default` on the first start
   group = \"kvm\"                the group that may open the API's socket, to read
+  resolv_conf = \"PATH\"         names the resolvers that are asked, in place of /etc/resolv.conf
   socket, run, state = \"PATH\"  as the options of these names";
 
 /// The file.
@@ -55,6 +56,7 @@ struct File {
     socket: Option<PathBuf>,
     run: Option<PathBuf>,
     state: Option<PathBuf>,
+    resolv_conf: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -108,6 +110,7 @@ fn config(arguments: Arguments, file: File, environment: Option<PathBuf>) -> Con
         socket,
         state: arguments.state.or(file.state).unwrap_or(defaults.state),
         default_network: file.default_network.unwrap_or(defaults.default_network),
+        resolv_conf: file.resolv_conf.unwrap_or(defaults.resolv_conf),
         ..Config::default()
     }
 }

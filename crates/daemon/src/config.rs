@@ -15,6 +15,8 @@ pub struct Config {
     pub switch: Option<PathBuf>,
     /// Whether a network `default` is made on the first start.
     pub default_network: bool,
+    /// Where the host names the resolvers that networks without any of their own ask, as resolv.conf(5).
+    pub resolv_conf: PathBuf,
 }
 
 impl Default for Config {
@@ -25,6 +27,7 @@ impl Default for Config {
             socket: "/run/ringway/api.sock".into(),
             switch: None,
             default_network: true,
+            resolv_conf: "/etc/resolv.conf".into(),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Inner {
         let ground = HostGround {
             netlink: Netlink::open().map_err(failed)?,
             switch,
-            services: Services::new(Arc::clone(&store)),
+            services: Services::new(Arc::clone(&store), config.resolv_conf.clone()),
             forwarding_note: config.run.join("ip_forward"),
         };
         let state = apply::reconcile(&store, &ground).await.map_err(failed)?;

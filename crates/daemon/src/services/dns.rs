@@ -2,31 +2,39 @@
 //!
 //! The sockets are bound to the address and to the interface, and only the subnet is answered: this is nobody else's resolver.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringway_service::dns::{Decision, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::upstream::Upstream;
 use super::{Answers, lock, now};
 
-const PORT: u16 = 53;
-/// Queries that wait for other resolvers, at most; further ones are dropped, and their clients ask again.
-const PENDING: usize = 512;
-/// TCP connections at most, how long one may be silent, and how long it may last.
-const CONNECTIONS: usize = 64;
+pub(super) const PORT: u16 = 53;
+/// Queries that wait for other resolvers, at most, and those of one client; further ones are dropped, and their clients ask again.
+const PENDING: Room = Room {
+    all: 512,
+    each: 128,
+};
+/// TCP connections, how long one may be silent, and how long it may last; further ones are closed.
+const CONNECTIONS: Room = Room { all: 64, each: 8 };
 const IDLE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Opens the sockets and adds what serves them to `tasks`.
-pub(super) fn serve(answers: &Arc<Answers>, tasks: &mut JoinSet<()>) -> io::Result<()> {
+pub(super) fn serve(
+    answers: &Arc<Answers>,
+    resolv_conf: &Path,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<()> {
     let interface = answers.service.network.interface.as_str().as_bytes();
     let address = SocketAddrV4::new(answers.service.gateway, PORT);
     let udp = std::net::UdpSocket::bind(address)?;
@@ -42,6 +50,7 @@ pub(super) fn serve(answers: &Arc<Answers>, tasks: &mut JoinSet<()>) -> io::Resu
     let upstream = Arc::new(Upstream::new(
         answers.service.network.spec.dns.upstream.clone(),
         answers.service.gateway,
+        resolv_conf.to_owned(),
     ));
     tasks.spawn(datagrams(
         Arc::clone(answers),
@@ -55,6 +64,7 @@ pub(super) fn serve(answers: &Arc<Answers>, tasks: &mut JoinSet<()>) -> io::Resu
 async fn datagrams(answers: Arc<Answers>, upstream: Arc<Upstream>, socket: Arc<UdpSocket>) {
     let mut buffer = [0; 4096];
     let mut asking = JoinSet::new();
+    let room = Places::new(PENDING);
     loop {
         // Errors are those of answers that did not arrive, such as an ICMP message.
         let Ok((len, peer)) = socket.recv_from(&mut buffer).await else {
@@ -64,16 +74,24 @@ async fn datagrams(answers: Arc<Answers>, upstream: Arc<Upstream>, socket: Arc<U
         if !is_inside(&answers, peer) {
             continue;
         }
+        upstream.look(&answers.dns);
         match decide(&answers, &buffer[..len], Transport::Udp) {
             Decision::Answer(answer) => drop(socket.send_to(&answer, peer).await),
             Decision::Ignore => {}
-            Decision::Forward(_) if asking.len() >= PENDING => {}
             Decision::Forward(pending) => {
+                let Some(place) = room.take(peer.ip()) else {
+                    lock(&answers.dns).count("dns_dropped");
+                    continue;
+                };
                 let (answers, upstream) = (Arc::clone(&answers), Arc::clone(&upstream));
-                let socket = Arc::clone(&socket);
+                // The address is free again as soon as nobody listens there, whoever still waits for others.
+                let socket = Arc::downgrade(&socket);
                 asking.spawn(async move {
-                    let answer = upstream.ask(&answers.dns, &pending).await;
-                    let _ = socket.send_to(&answer, peer).await;
+                    let answer = upstream.ask(&answers.dns, &pending, peer.ip()).await;
+                    let sent = socket
+                        .upgrade()
+                        .map(|socket| socket.try_send_to(&answer, peer));
+                    drop((sent, place));
                 });
             }
         }
@@ -81,19 +99,20 @@ async fn datagrams(answers: Arc<Answers>, upstream: Arc<Upstream>, socket: Arc<U
 }
 
 async fn streams(answers: Arc<Answers>, upstream: Arc<Upstream>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Places::new(CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         let accepted = listener.accept().await;
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) if is_inside(&answers, peer) => {
+                let Some(place) = room.take(peer.ip()) else {
+                    lock(&answers.dns).count("dns_connections_refused");
+                    continue;
+                };
                 let (answers, upstream) = (Arc::clone(&answers), Arc::clone(&upstream));
                 connections.spawn(async move {
-                    let _ = timeout(LONGEST, stream_of(&answers, &upstream, stream)).await;
+                    let _ = timeout(LONGEST, stream_of(&answers, &upstream, stream, peer)).await;
                     drop(place);
                 });
             }
@@ -109,15 +128,17 @@ async fn stream_of(
     answers: &Answers,
     upstream: &Upstream,
     mut stream: TcpStream,
+    peer: SocketAddr,
 ) -> io::Result<()> {
     loop {
         let len = timeout(IDLE, stream.read_u16()).await??;
         let mut query = vec![0; usize::from(len)];
         timeout(IDLE, stream.read_exact(&mut query)).await??;
+        upstream.look(&answers.dns);
         let answer = match decide(answers, &query, Transport::Tcp) {
             Decision::Answer(answer) => answer,
             Decision::Ignore => return Ok(()),
-            Decision::Forward(pending) => upstream.ask(&answers.dns, &pending).await,
+            Decision::Forward(pending) => upstream.ask(&answers.dns, &pending, peer.ip()).await,
         };
         let len = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let message = [&len.to_be_bytes()[..], &answer].concat();
@@ -132,6 +153,61 @@ fn decide(answers: &Answers, query: &[u8], transport: Transport) -> Decision {
 
 fn is_inside(answers: &Answers, peer: SocketAddr) -> bool {
     matches!(peer.ip(), IpAddr::V4(address) if answers.service.subnet.contains(&address))
+}
+
+/// How many there may be, of all clients and of each.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    all: usize,
+    each: usize,
+}
+
+/// Who has how many places.
+#[derive(Debug)]
+struct Places {
+    room: Room,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    client: IpAddr,
+}
+
+impl Places {
+    fn new(room: Room) -> Arc<Self> {
+        Arc::new(Self {
+            room,
+            taken: Mutex::default(),
+        })
+    }
+
+    fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+        let mut taken = lock(&self.taken);
+        let own = taken.get(&client).copied().unwrap_or(0);
+        if own >= self.room.each || taken.values().sum::<usize>() >= self.room.all {
+            return None;
+        }
+        taken.insert(client, own + 1);
+        Some(Place {
+            places: Arc::clone(self),
+            client,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.places.taken);
+        if let Some(own) = taken.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.client);
+            }
+        }
+    }
 }
 
 /// Seconds since the first call: what a cache ages by, whatever is done to the clock.

@@ -7,6 +7,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,6 +48,8 @@ pub(crate) enum ServiceError {
 #[derive(Debug)]
 pub(crate) struct Services {
     store: SharedStore,
+    /// Where the host names its resolvers.
+    resolv_conf: PathBuf,
     running: Mutex<BTreeMap<Name, Running>>,
 }
 
@@ -54,7 +57,7 @@ pub(crate) struct Services {
 struct Running {
     answers: Arc<Answers>,
     /// Ends with the value.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What a network's services know.
@@ -67,9 +70,10 @@ struct Answers {
 }
 
 impl Services {
-    pub(crate) fn new(store: SharedStore) -> Self {
+    pub(crate) fn new(store: SharedStore, resolv_conf: PathBuf) -> Self {
         Self {
             store,
+            resolv_conf,
             running: Mutex::default(),
         }
     }
@@ -87,7 +91,11 @@ impl Services {
             dhcp.pool.set_reservations(reservations(service));
             return Ok(());
         }
-        self.remove(&name);
+        let before = self.running().remove(&name);
+        if let Some(mut before) = before {
+            // Until they have ended, their sockets have the addresses.
+            before.tasks.shutdown().await;
+        }
         let mut dhcp = dhcp4::Server::new(settings(service));
         dhcp.pool.set_reservations(reservations(service));
         let of = name.clone();
@@ -105,15 +113,14 @@ impl Services {
             tasks.spawn(dhcp::serve(Arc::clone(&answers))?);
         }
         if service.network.spec.dns.enabled {
-            dns::serve(&answers, &mut tasks).map_err(|source| ServiceError::Dns {
-                gateway: service.gateway,
-                source,
+            dns::serve(&answers, &self.resolv_conf, &mut tasks).map_err(|source| {
+                ServiceError::Dns {
+                    gateway: service.gateway,
+                    source,
+                }
             })?;
         }
-        let running = Running {
-            answers,
-            _tasks: tasks,
-        };
+        let running = Running { answers, tasks };
         self.running().insert(name, running);
         Ok(())
     }

@@ -1,29 +1,33 @@
 //! Other resolvers: those of the network, or else the host's.
+//!
+//! No query may come back to where it came from, however resolvers are set up (decision 0025): what the host asks us is asked of no
+//! resolver on the host, and no client is asked what it asked us.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use ringway_service::dns::{Pending, Resolver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::dns::monotonic;
+use super::dns::{PORT, monotonic};
 use super::lock;
 
-/// Where the host says which resolvers it asks. With systemd-resolved that is its stub at 127.0.0.53, which answers us as it
-/// answers any program of the host, with what it knows about which name is asked where.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long one resolver may take, and how often all are asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 /// Resolvers that are asked: as many as the C library's.
 const MOST: usize = 3;
+/// How often the host's list is looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Whom to ask.
 #[derive(Debug)]
@@ -32,58 +36,140 @@ pub(super) struct Upstream {
     given: Vec<IpAddr>,
     /// Never asked: ourselves.
     gateway: Ipv4Addr,
+    /// Where the host names its resolvers, as resolv.conf(5). With systemd-resolved that is its stub at 127.0.0.53, which answers
+    /// us as it answers any program of the host, with what it knows about which name is asked where.
+    resolv_conf: PathBuf,
     host: Mutex<Host>,
+    /// The resolver that answered last is asked first.
+    first: AtomicUsize,
 }
 
 /// The host's resolvers as last read.
 #[derive(Debug, Default)]
 struct Host {
-    changed: Option<SystemTime>,
+    looked: Option<Instant>,
+    version: Version,
     servers: Vec<IpAddr>,
 }
 
+/// What tells one file, or one state of it, from another.
+type Version = Option<(u64, u64, SystemTime)>;
+
 impl Upstream {
-    pub(super) fn new(given: Vec<IpAddr>, gateway: Ipv4Addr) -> Self {
+    pub(super) fn new(mut given: Vec<IpAddr>, gateway: Ipv4Addr, resolv_conf: PathBuf) -> Self {
+        let only_us = !given.is_empty() && given.iter().all(|server| *server == gateway);
+        if only_us {
+            tracing::warn!("{gateway} is named as its own resolver: other names are not resolved");
+        } else {
+            given.retain(|server| *server != gateway);
+        }
         Self {
             given,
             gateway,
+            resolv_conf,
             host: Mutex::default(),
+            first: AtomicUsize::new(0),
         }
     }
 
-    /// Asks one after the other until there is an answer, and gives what to tell the client.
-    pub(super) async fn ask(&self, resolver: &Mutex<Resolver>, pending: &Pending) -> Vec<u8> {
-        let servers = self.servers(resolver);
-        for _ in 0..ROUNDS {
-            for server in &servers {
-                let server = SocketAddr::new(*server, 53);
-                let answer = timeout(PATIENCE, ask(server, pending)).await;
-                if let Ok(Ok(answer)) = answer {
+    /// Asks one after the other until there is an answer to what `client` asked, and gives what to tell it.
+    pub(super) async fn ask(
+        &self,
+        resolver: &Mutex<Resolver>,
+        pending: &Pending,
+        client: IpAddr,
+    ) -> Vec<u8> {
+        let servers = self.servers();
+        let first = self.first.load(Ordering::Relaxed);
+        let (mut circles, mut last) = (0, None);
+        for turn in 0..ROUNDS * servers.len() {
+            let number = (first + turn) % servers.len();
+            let server = servers[number];
+            let asked = async {
+                let socket = match self.socket(server, client).await? {
+                    Some(socket) => socket,
+                    None => return Ok(None),
+                };
+                ask(&socket, SocketAddr::new(server, PORT), pending)
+                    .await
+                    .map(Some)
+            };
+            match timeout(PATIENCE, asked).await {
+                Ok(Ok(None)) => circles += 1,
+                Ok(Ok(Some(answer))) if Pending::is_no_help(&answer) => last = Some(answer),
+                Ok(Ok(Some(answer))) => {
+                    self.first.store(number, Ordering::Relaxed);
                     return lock(resolver).response(pending, &answer, monotonic());
                 }
+                _ => lock(resolver).count("dns_upstream_failed"),
             }
         }
-        pending.give_up()
+        let mut resolver = lock(resolver);
+        match last {
+            Some(answer) => resolver.response(pending, &answer, monotonic()),
+            None if circles > 0 && circles == ROUNDS * servers.len() => {
+                resolver.count("dns_circles");
+                pending.refuse()
+            }
+            None => {
+                resolver.count("dns_unanswered");
+                pending.give_up()
+            }
+        }
     }
 
-    fn servers(&self, resolver: &Mutex<Resolver>) -> Vec<IpAddr> {
+    /// A port of its own for a question, which the kernel picks at random, and which hears only whom it asks; `None` if the
+    /// question would go round in a circle.
+    async fn socket(&self, server: IpAddr, client: IpAddr) -> io::Result<Option<UdpSocket>> {
+        let any: IpAddr = match server {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect((server, PORT)).await?;
+        // Who asks an address of the host's own asks from the same one.
+        let ours = server.is_loopback() || socket.local_addr()?.ip() == server;
+        let circle = server == client || server == self.gateway || ours && client == self.gateway;
+        Ok((!circle).then_some(socket))
+    }
+
+    /// Looks whether the host has other resolvers by now; what those before said is forgotten then.
+    pub(super) fn look(&self, resolver: &Mutex<Resolver>) {
         if !self.given.is_empty() {
-            return self.given.clone();
+            return;
         }
         let mut host = lock(&self.host);
-        let changed = Path::new(RESOLV_CONF).metadata().and_then(|m| m.modified());
-        let changed = changed.ok();
-        if changed.is_none() || changed != host.changed {
-            let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-            let mut servers = servers(&text);
-            servers.retain(|server| *server != IpAddr::V4(self.gateway));
-            if host.changed.is_some() && servers != host.servers {
+        if host.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        let before = host.looked.replace(Instant::now());
+        let version = version(&self.resolv_conf);
+        if version.is_some() && version == host.version {
+            return;
+        }
+        let text = std::fs::read_to_string(&self.resolv_conf).unwrap_or_default();
+        let servers = servers(&text);
+        if servers != host.servers {
+            host.servers = servers;
+            if before.is_some() {
                 lock(resolver).forget();
             }
-            *host = Host { changed, servers };
         }
-        host.servers.clone()
+        host.version = version;
     }
+
+    fn servers(&self) -> Vec<IpAddr> {
+        if self.given.is_empty() {
+            lock(&self.host).servers.clone()
+        } else {
+            self.given.clone()
+        }
+    }
+}
+
+fn version(path: &Path) -> Version {
+    let data = path.metadata().ok()?;
+    Some((data.ino(), data.len(), data.modified().ok()?))
 }
 
 /// The resolvers that a resolv.conf(5) names; the host itself if it names none.
@@ -101,14 +187,7 @@ fn servers(text: &str) -> Vec<IpAddr> {
 }
 
 /// Asks a resolver, over TCP if the answer does not fit into a datagram.
-async fn ask(server: SocketAddr, pending: &Pending) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // A port of its own for each question, which the kernel picks at random, and only from whom was asked.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
+async fn ask(socket: &UdpSocket, server: SocketAddr, pending: &Pending) -> io::Result<Vec<u8>> {
     let id = random();
     socket.send(&pending.ask(id)).await?;
     let mut buffer = [0; 4096];

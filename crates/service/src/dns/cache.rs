@@ -2,19 +2,20 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::message::{Edns, HEADER, Query, Question, Rcode, Record, flag, rtype, skip_name};
+use super::message::{HEADER, OPT_LEN, Query, Question, Rcode, Record, flag, rtype, skip_name};
 
 /// Longest time in seconds that anything is kept.
 const LONGEST: u32 = 86_400;
+/// Bytes of responses kept for a network: a guest that asks for long ones shall not have them all.
+const MOST: usize = 16 << 20;
 
 /// What a response depends on besides the question.
-type Key = (Question, Option<bool>, bool);
+type Key = (Question, bool, bool);
 
 fn key(query: &Query) -> Key {
-    let dnssec = query.edns.map(|Edns { dnssec, .. }| dnssec);
     (
         query.question.clone(),
-        dnssec,
+        query.edns.is_some_and(|edns| edns.dnssec),
         query.flags & flag::CHECKING_DISABLED != 0,
     )
 }
@@ -34,6 +35,8 @@ pub(super) struct Cache {
     limit: usize,
     entries: HashMap<Key, Entry>,
     order: VecDeque<Key>,
+    /// Of all responses.
+    bytes: usize,
 }
 
 impl Cache {
@@ -42,6 +45,7 @@ impl Cache {
             limit,
             entries: HashMap::new(),
             order: VecDeque::new(),
+            bytes: 0,
         }
     }
 
@@ -52,7 +56,8 @@ impl Cache {
             .get(&key(query))
             .filter(|entry| now < entry.until)?;
         let age = u32::try_from(now.saturating_sub(entry.since)).unwrap_or(u32::MAX);
-        let mut bytes = entry.bytes.clone();
+        let mut bytes = Vec::with_capacity(entry.bytes.len() + OPT_LEN);
+        bytes.extend(&entry.bytes);
         for &at in &entry.ttls {
             let Some(field) = bytes.get_mut(at..at + 4) else {
                 continue;
@@ -79,19 +84,23 @@ impl Cache {
             since: now,
             until: now + u64::from(ttl.min(LONGEST)),
         };
-        if self.entries.insert(key.clone(), entry).is_none() {
-            self.order.push_back(key);
+        self.bytes += bytes.len();
+        match self.entries.insert(key.clone(), entry) {
+            Some(old) => self.bytes -= old.bytes.len(),
+            None => self.order.push_back(key),
         }
-        while self.entries.len() > self.limit
+        while (self.entries.len() > self.limit || self.bytes > MOST)
             && let Some(oldest) = self.order.pop_front()
         {
-            self.entries.remove(&oldest);
+            let old = self.entries.remove(&oldest);
+            self.bytes -= old.map_or(0, |old| old.bytes.len());
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.order.clear();
+        self.bytes = 0;
     }
 
     pub(super) fn len(&self) -> usize {

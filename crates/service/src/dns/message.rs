@@ -1,6 +1,6 @@
 //! DNS messages as bytes (RFC 1035 section 4, EDNS RFC 6891), as far as a forwarder of names has to know them.
 
-use std::fmt;
+pub use super::name::Name;
 
 /// Types of records.
 pub mod rtype {
@@ -14,6 +14,12 @@ pub mod rtype {
     pub const AAAA: u16 = 28;
     pub const OPT: u16 = 41;
     pub const ANY: u16 = 255;
+
+    /// Whether it asks for something other than records of the name: keys of a transaction, transfers of a zone (RFC 6895
+    /// section 3.1).
+    pub(in super::super) fn is_meta(rtype: u16) -> bool {
+        matches!(rtype, OPT | 249..=252)
+    }
 }
 
 /// The Internet's class.
@@ -30,6 +36,8 @@ pub enum Rcode {
     NxDomain = 3,
     NotImp = 4,
     Refused = 5,
+    /// Only with EDNS, where its upper bits stand.
+    BadVers = 16,
 }
 
 /// Bits of the second 16-bit word.
@@ -40,6 +48,7 @@ pub(super) mod flag {
     pub(in super::super) const TRUNCATED: u16 = 0x0200;
     pub(in super::super) const RECURSION_DESIRED: u16 = 0x0100;
     pub(in super::super) const RECURSION_AVAILABLE: u16 = 0x0080;
+    pub(in super::super) const AUTHENTIC_DATA: u16 = 0x0020;
     pub(in super::super) const CHECKING_DISABLED: u16 = 0x0010;
     pub(in super::super) const RCODE: u16 = 0x000f;
 }
@@ -49,126 +58,10 @@ pub(super) const HEADER: usize = 12;
 pub const UDP_LIMIT: usize = 512;
 /// What passes without fragments nearly everywhere; more goes over TCP (DNS flag day 2020).
 pub const EDNS_LIMIT: usize = 1232;
-const LONGEST_NAME: usize = 255;
 /// Bit of an OPT record's TTL: DNSSEC records are welcome.
 const DNSSEC_OK: u32 = 0x8000;
-
-/// A domain name: labels in wire form, lower case, the root's empty one at the end.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Vec<u8>);
-
-impl Name {
-    /// From text such as `web.lan.ringway`, with or without a dot at the end. `None` if a label is empty or longer than 63 bytes,
-    /// or all longer than 255.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_suffix('.').unwrap_or(text);
-        let mut wire = Vec::with_capacity(text.len() + 2);
-        for label in text.split('.').filter(|_| !text.is_empty()) {
-            wire.push(
-                u8::try_from(label.len())
-                    .ok()
-                    .filter(|len| (1..64).contains(len))?,
-            );
-            wire.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
-        }
-        wire.push(0);
-        (wire.len() <= LONGEST_NAME).then_some(Self(wire))
-    }
-
-    /// The name for the reverse look-up of an IPv4 address (RFC 1035 section 3.5).
-    pub fn reverse(address: std::net::Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self::parse(&format!("{d}.{c}.{b}.{a}.in-addr.arpa")).unwrap_or(Self(vec![0]))
-    }
-
-    /// The address whose reverse name this is.
-    pub fn reversed(&self) -> Option<std::net::Ipv4Addr> {
-        let text = self.to_string();
-        let mut numbers = text.strip_suffix(".in-addr.arpa")?.split('.').rev();
-        let mut octets = [0u8; 4];
-        for octet in &mut octets {
-            let number = numbers.next()?;
-            *octet = number
-                .parse()
-                .ok()
-                .filter(|n: &u8| n.to_string() == number)?;
-        }
-        numbers.next().is_none().then(|| octets.into())
-    }
-
-    /// This name followed by `domain`'s labels.
-    pub fn within(&self, domain: &Self) -> Option<Self> {
-        let mut wire = self.0[..self.0.len() - 1].to_vec();
-        wire.extend(&domain.0);
-        (wire.len() <= LONGEST_NAME).then_some(Self(wire))
-    }
-
-    /// Labels before `domain`, as text; `None` if the name is not in it. The domain itself gives an empty text.
-    pub fn before(&self, domain: &Self) -> Option<String> {
-        let mut at = 0;
-        while at < self.0.len() {
-            if self.0[at..] == domain.0 {
-                let mut wire = self.0[..at].to_vec();
-                wire.push(0);
-                return Some(Self(wire).to_string());
-            }
-            at += usize::from(self.0[at]) + 1;
-        }
-        None
-    }
-
-    /// How many labels it has, the root's not counted.
-    pub fn labels(&self) -> usize {
-        let (mut at, mut count) = (0, 0);
-        while self.0[at] != 0 {
-            at += usize::from(self.0[at]) + 1;
-            count += 1;
-        }
-        count
-    }
-
-    /// Labels with their lengths, the root's at the end.
-    pub fn wire(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The name at `at`, without compression, and where it ends.
-    fn read(bytes: &[u8], mut at: usize) -> Option<(Self, usize)> {
-        let begin = at;
-        loop {
-            let len = usize::from(*bytes.get(at)?);
-            if len > 63 || at - begin + len + 1 > LONGEST_NAME {
-                return None;
-            }
-            at += len + 1;
-            if len == 0 {
-                let wire = bytes.get(begin..at)?.to_ascii_lowercase();
-                return Some((Self(wire), at));
-            }
-        }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut at = 0;
-        while self.0[at] != 0 {
-            if at > 0 {
-                f.write_str(".")?;
-            }
-            let end = at + 1 + usize::from(self.0[at]);
-            f.write_str(&String::from_utf8_lossy(&self.0[at + 1..end]))?;
-            at = end;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}.")
-    }
-}
+/// An OPT record without options.
+pub(super) const OPT_LEN: usize = 11;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -188,6 +81,8 @@ pub struct Edns {
     pub udp_size: u16,
     /// DNSSEC records too.
     pub dnssec: bool,
+    /// Of EDNS: there is none but 0.
+    pub version: u8,
 }
 
 /// A query.
@@ -210,8 +105,8 @@ pub struct Query {
 pub enum Unfit {
     /// Nothing to reply to: too short, or itself a response.
     Nothing,
-    /// Replied to with this code.
-    Code(u16, Rcode),
+    /// Replied to with this code, to a query with this number and these flags.
+    Code(u16, u16, Rcode),
 }
 
 impl Query {
@@ -224,9 +119,9 @@ impl Query {
             return Err(Unfit::Nothing);
         }
         if flags & flag::OPCODE != 0 {
-            return Err(Unfit::Code(id, Rcode::NotImp));
+            return Err(Unfit::Code(id, flags, Rcode::NotImp));
         }
-        let malformed = Unfit::Code(id, Rcode::FormErr);
+        let malformed = Unfit::Code(id, flags, Rcode::FormErr);
         if (word(2), word(3), word(4)) != (1, 0, 0) || word(5) > 2 {
             return Err(malformed);
         }
@@ -246,9 +141,11 @@ impl Query {
                 if edns.is_some() {
                     return Err(malformed);
                 }
+                let [_, version, ..] = record.ttl.to_be_bytes();
                 edns = Some(Edns {
                     udp_size: record.class.max(512),
                     dnssec: record.ttl & DNSSEC_OK != 0,
+                    version,
                 });
             }
             at = record.end;
@@ -260,6 +157,21 @@ impl Query {
             echo,
             edns,
         })
+    }
+
+    /// As another resolver is asked it: only what concerns that one, which is not the client's number, nor its options.
+    pub(super) fn ask(&self, id: u16) -> Vec<u8> {
+        let kept = flag::RECURSION_DESIRED | flag::CHECKING_DISABLED | flag::AUTHENTIC_DATA;
+        let mut bytes = Vec::with_capacity(HEADER + self.echo.len() + OPT_LEN);
+        let edns = u16::from(self.edns.is_some());
+        for word in [id, self.flags & kept, 1, 0, 0, edns] {
+            bytes.extend(word.to_be_bytes());
+        }
+        bytes.extend(&self.echo);
+        if let Some(edns) = self.edns {
+            bytes.extend(opt(0, edns.dnssec));
+        }
+        bytes
     }
 
     /// Bytes an answer over UDP may have.
@@ -312,11 +224,18 @@ pub(super) fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+/// An OPT record of ours: what we take, and the upper bits of a code.
+fn opt(code: u8, dnssec: bool) -> [u8; OPT_LEN] {
+    let [_, rtype] = rtype::OPT.to_be_bytes();
+    let [high, low] = u16::try_from(EDNS_LIMIT).unwrap_or(u16::MAX).to_be_bytes();
+    let [_, _, dnssec_ok, _] = if dnssec { DNSSEC_OK } else { 0 }.to_be_bytes();
+    [0, 0, rtype, high, low, code, 0, dnssec_ok, 0, 0, 0]
+}
+
 /// An answer under construction: the records of a section follow those of the one before.
 #[derive(Debug)]
 pub(super) struct Reply {
     bytes: Vec<u8>,
-    edns: bool,
 }
 
 /// Sections of records, by their place among the header's words.
@@ -335,17 +254,17 @@ impl Reply {
         } else {
             0
         };
-        let flags =
-            flag::RESPONSE | flag::RECURSION_AVAILABLE | asked | authority | u16::from(rcode as u8);
+        let flags = flag::RESPONSE
+            | flag::RECURSION_AVAILABLE
+            | asked
+            | authority
+            | u16::from(rcode as u8) & flag::RCODE;
         let mut bytes = Vec::with_capacity(UDP_LIMIT);
         for word in [query.id, flags, 1, 0, 0, 0] {
             bytes.extend(word.to_be_bytes());
         }
         bytes.extend(&query.echo);
-        Self {
-            bytes,
-            edns: query.edns.is_some(),
-        }
+        Self { bytes }
     }
 
     /// Adds a record; `data` without compression.
@@ -357,9 +276,10 @@ impl Reply {
         ttl: u32,
         data: &[u8],
     ) {
-        let question = Name::read(&self.bytes, HEADER).is_some_and(|(name, _)| name == *owner);
         // The question's name stands right behind the header.
-        let owner: &[u8] = if question { &[0xc0, 12] } else { owner.wire() };
+        let question = self.bytes.get(HEADER..HEADER + owner.wire().len());
+        let same = question.is_some_and(|question| question.eq_ignore_ascii_case(owner.wire()));
+        let owner: &[u8] = if same { &[0xc0, 12] } else { owner.wire() };
         self.bytes.extend(owner);
         self.bytes.extend(rtype.to_be_bytes());
         self.bytes.extend(CLASS_IN.to_be_bytes());
@@ -371,21 +291,9 @@ impl Reply {
         count(&mut self.bytes, section as usize);
     }
 
-    /// The message, cut to the question if it is longer than `limit`.
-    pub(super) fn finish(mut self, limit: usize) -> Vec<u8> {
-        if self.edns {
-            self.bytes.push(0);
-            self.bytes.extend(rtype::OPT.to_be_bytes());
-            self.bytes
-                .extend(u16::try_from(EDNS_LIMIT).unwrap_or(u16::MAX).to_be_bytes());
-            self.bytes.extend([0; 6]);
-            count(&mut self.bytes, 5);
-        }
-        if self.bytes.len() > limit {
-            truncated(&self.bytes)
-        } else {
-            self.bytes
-        }
+    /// The message, to be [`fit`].
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.bytes
     }
 }
 
@@ -395,21 +303,55 @@ fn count(bytes: &mut [u8], word: usize) {
     bytes[at..at + 2].copy_from_slice(&number.to_be_bytes());
 }
 
-/// Header and question of a response, with the mark that says to come again over TCP.
-pub(super) fn truncated(bytes: &[u8]) -> Vec<u8> {
-    let end = Name::read(bytes, HEADER)
-        .map_or(HEADER, |(_, end)| end + 4)
-        .min(bytes.len());
-    let mut cut = bytes[..end].to_vec();
-    cut[2] |= (flag::TRUNCATED >> 8) as u8;
-    cut[6..HEADER].fill(0);
-    cut
+/// Makes `answer`, a response to `query` without EDNS, one that the client takes: cut to the question if it is longer than
+/// `limit`, which says to come again over TCP, and with EDNS if the client has it.
+pub(super) fn fit(mut answer: Vec<u8>, query: &Query, rcode: Rcode, limit: usize) -> Vec<u8> {
+    let more = if query.edns.is_some() { OPT_LEN } else { 0 };
+    if answer.len() + more > limit {
+        answer.truncate(HEADER + query.echo.len());
+        answer[2] |= (flag::TRUNCATED >> 8) as u8;
+        answer[6..HEADER].fill(0);
+    }
+    if let Some(edns) = query.edns {
+        answer.extend(opt(rcode as u8 >> 4, edns.dnssec));
+        count(&mut answer, 5);
+    }
+    answer
+}
+
+/// Takes the OPT record out of a response, and with it whatever else follows: what it says is between us and who sent it. `None`
+/// if the response is malformed, or has a code that only EDNS has.
+pub(super) fn without_edns(bytes: &[u8]) -> Option<Vec<u8>> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    let number = |word: usize| u16::from_be_bytes([header[2 * word], header[2 * word + 1]]);
+    let mut at = skip_name(bytes, HEADER)? + 4;
+    for _ in 0..u32::from(number(3)) + u32::from(number(4)) {
+        at = Record::read(bytes, at)?.end;
+    }
+    let mut additional = 0u16;
+    while additional < number(5) {
+        let record = Record::read(bytes, at)?;
+        if record.rtype == rtype::OPT {
+            let [code, ..] = record.ttl.to_be_bytes();
+            if code != 0 {
+                return None;
+            }
+            break;
+        }
+        at = record.end;
+        additional += 1;
+    }
+    let mut bytes = bytes.get(..at)?.to_vec();
+    bytes[10..HEADER].copy_from_slice(&additional.to_be_bytes());
+    Some(bytes)
 }
 
 /// A reply to what is no proper query: a header alone.
-pub fn refuse(id: u16, rcode: Rcode) -> Vec<u8> {
+pub fn refuse(id: u16, flags: u16, rcode: Rcode) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes[..2].copy_from_slice(&id.to_be_bytes());
-    bytes[2..4].copy_from_slice(&(flag::RESPONSE | u16::from(rcode as u8)).to_be_bytes());
+    let kept = flags & (flag::OPCODE | flag::RECURSION_DESIRED);
+    let flags = flag::RESPONSE | kept | u16::from(rcode as u8) & flag::RCODE;
+    bytes[2..4].copy_from_slice(&flags.to_be_bytes());
     bytes
 }

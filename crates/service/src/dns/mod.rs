@@ -6,12 +6,15 @@
 
 mod cache;
 pub mod message;
+mod name;
 mod zone;
 
 use std::collections::BTreeMap;
 
 use cache::Cache;
-use message::{Name, Query, Rcode, Reply, Unfit, flag, refuse, skip_name, truncated};
+use message::{
+    CLASS_IN, Name, Query, Rcode, Reply, Unfit, fit, flag, refuse, rtype, skip_name, without_edns,
+};
 use zone::Found;
 
 pub use zone::{Data, Hosts, Zone};
@@ -44,15 +47,12 @@ pub enum Decision {
 pub struct Pending {
     query: Query,
     transport: Transport,
-    bytes: Vec<u8>,
 }
 
 impl Pending {
     /// What to send, under the number `id`.
     pub fn ask(&self, id: u16) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
-        bytes[..2].copy_from_slice(&id.to_be_bytes());
-        bytes
+        self.query.ask(id)
     }
 
     /// Whether `response` answers what was asked under `id`.
@@ -64,7 +64,17 @@ impl Pending {
         response[..2] == id.to_be_bytes()
             && response[2] & (flag::RESPONSE >> 8) as u8 != 0
             && response[4..6] == [0, 1]
-            && question.is_some_and(|question| question.eq_ignore_ascii_case(&self.query.echo))
+            && question.is_some_and(|question| {
+                let (name, kind) = question.split_at(question.len() - 4);
+                let (own, asked) = self.query.echo.split_at(self.query.echo.len() - 4);
+                name.eq_ignore_ascii_case(own) && kind == asked
+            })
+    }
+
+    /// Whether a resolver says that it cannot or will not say, so that another may be asked.
+    pub fn is_no_help(response: &[u8]) -> bool {
+        let code = response.get(3).map(|byte| u16::from(*byte) & flag::RCODE);
+        !matches!(code, Some(0 | 3))
     }
 
     /// Whether the resolver says that there is more than fits into a datagram.
@@ -76,7 +86,21 @@ impl Pending {
 
     /// What to say when no resolver answered.
     pub fn give_up(&self) -> Vec<u8> {
-        Reply::new(&self.query, Rcode::ServFail, false).finish(self.limit())
+        self.short(Rcode::ServFail)
+    }
+
+    /// A refusal to ask anybody else.
+    pub fn refuse(&self) -> Vec<u8> {
+        self.short(Rcode::Refused)
+    }
+
+    fn short(&self, rcode: Rcode) -> Vec<u8> {
+        let reply = Reply::new(&self.query, rcode, false).finish();
+        fit(reply, &self.query, rcode, self.limit())
+    }
+
+    fn fit(&self, answer: Vec<u8>) -> Vec<u8> {
+        fit(answer, &self.query, Rcode::NoError, self.limit())
     }
 
     fn limit(&self) -> usize {
@@ -131,7 +155,7 @@ impl Resolver {
         now: u64,
     ) -> Decision {
         let (event, decision) = self.decide(bytes, transport, hosts, now);
-        *self.counters.entry(event).or_default() += 1;
+        self.count(event);
         decision
     }
 
@@ -145,47 +169,47 @@ impl Resolver {
         let query = match Query::parse(bytes) {
             Ok(query) => query,
             Err(Unfit::Nothing) => return ("dns_ignored", Decision::Ignore),
-            Err(Unfit::Code(id, rcode)) => {
-                return ("dns_malformed", Decision::Answer(refuse(id, rcode)));
+            Err(Unfit::Code(id, flags, rcode)) => {
+                return ("dns_malformed", Decision::Answer(refuse(id, flags, rcode)));
             }
         };
-        let pending = Pending {
-            query,
-            transport,
-            bytes: bytes.to_vec(),
-        };
-        let limit = pending.limit();
-        if let Found::Answer(answer) = self.zone.answer(&pending.query, hosts, limit) {
-            return ("dns_local", Decision::Answer(answer));
-        }
-        if let Some(answer) = self.cache.get(&pending.query, now) {
-            let answer = if answer.len() > limit {
-                truncated(&answer)
-            } else {
-                answer
-            };
-            return ("dns_hits", Decision::Answer(answer));
-        }
-        // Who does not want recursion gets nothing from others.
-        if pending.query.flags & flag::RECURSION_DESIRED == 0 {
+        let pending = Pending { query, transport };
+        let query = &pending.query;
+        if query.edns.is_some_and(|edns| edns.version != 0) {
             return (
                 "dns_refused",
-                Decision::Answer(Reply::new(&pending.query, Rcode::Refused, false).finish(limit)),
+                Decision::Answer(pending.short(Rcode::BadVers)),
             );
+        }
+        if query.question.class != CLASS_IN || rtype::is_meta(query.question.rtype) {
+            return ("dns_refused", Decision::Answer(pending.refuse()));
+        }
+        if let Found::Answer(answer) = self.zone.answer(query, hosts) {
+            return ("dns_local", Decision::Answer(pending.fit(answer)));
+        }
+        if let Some(answer) = self.cache.get(query, now) {
+            return ("dns_hits", Decision::Answer(pending.fit(answer)));
+        }
+        // Who does not want recursion gets nothing from others.
+        if query.flags & flag::RECURSION_DESIRED == 0 {
+            return ("dns_refused", Decision::Answer(pending.refuse()));
         }
         ("dns_forwarded", Decision::Forward(pending))
     }
 
     /// What to send the client, of what another resolver answered; see [`Pending::is_answered_by`].
     pub fn response(&mut self, pending: &Pending, response: &[u8], now: u64) -> Vec<u8> {
-        self.cache.put(&pending.query, response, now);
-        let mut answer = response.to_vec();
+        let Some(mut answer) = without_edns(response) else {
+            return pending.give_up();
+        };
+        self.cache.put(&pending.query, &answer, now);
         address_to(&mut answer, &pending.query);
-        if answer.len() > pending.limit() {
-            truncated(&answer)
-        } else {
-            answer
-        }
+        pending.fit(answer)
+    }
+
+    /// Counts something that became of a query outside.
+    pub fn count(&mut self, event: &'static str) {
+        *self.counters.entry(event).or_default() += 1;
     }
 }
 

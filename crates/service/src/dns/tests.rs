@@ -290,18 +290,19 @@ fn other_names_are_asked_of_others_and_kept_as_long_as_they_say() {
     assert_eq!(hit[HEADER..HEADER + 13], shouted[HEADER..HEADER + 13]);
     assert_eq!(Record::read(&hit, shouted.len()).unwrap().ttl, 30);
     forwarded(resolver.query(&query, Transport::Udp, &Web, 160));
-    forwarded(resolver.query(
-        &ask("example.org", rtype::A, Some(1232)),
-        Transport::Udp,
-        &Web,
-        130,
-    ));
+    // Who has EDNS gets it, from us; who wants signatures too gets another response.
+    let mut edns = ask("example.org", rtype::A, Some(1232));
+    let hit = answered(resolver.query(&edns, Transport::Udp, &Web, 130));
+    assert_eq!(hit[hit.len() - 11..], [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    let at = edns.len() - 4;
+    edns[at] = 0x80;
+    forwarded(resolver.query(&edns, Transport::Udp, &Web, 130));
     assert_eq!(
         (
             resolver.counters()["dns_hits"],
             resolver.counters()["dns_forwarded"]
         ),
-        (1, 3)
+        (2, 3)
     );
     resolver.forget();
     forwarded(resolver.query(&query, Transport::Udp, &Web, 130));
@@ -325,10 +326,79 @@ fn a_long_answer_from_others_is_cut_for_who_takes_little() {
     let query = ask("example.org", rtype::TXT, None);
     let pending = forwarded(resolver.query(&query, Transport::Udp, &Web, 0));
     let mut said = response(&query, 0, 60);
-    said.extend([0; 600]);
+    let record = said[query.len()..].to_vec();
+    said.extend(record.repeat(40));
+    said[7] += 40;
     let cut = resolver.response(&pending, &said, 0);
     assert_eq!((cut.len(), cut[2] & 2), (query.len(), 2));
     assert!(Pending::wants_tcp(&cut));
+}
+
+#[test]
+fn what_concerns_two_ends_alone_does_not_go_further_rfc_6891() {
+    let mut resolver = resolver();
+    // A client with a cookie, and a resolver that answers it.
+    let mut query = ask("example.org", rtype::A, Some(4096));
+    let options = query.len() - 2;
+    let cookie = [0, 12, 0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    query.splice(options.., cookie);
+    let pending = forwarded(resolver.query(&query, Transport::Udp, &Web, 0));
+    let asked = pending.ask(7);
+    assert_eq!(asked[asked.len() - 11..asked.len() - 8], [0, 0, 41]);
+    assert!(asked.ends_with(&[4, 208, 0, 0, 0, 0, 0, 0]), "our size");
+    let mut said = response(&ask("example.org", rtype::A, None), 0, 60);
+    said[11] = 1;
+    said.extend(&query[options - 9..]);
+    let answer = resolver.response(&pending, &said, 0);
+    assert!(answer.ends_with(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]));
+    let plain =
+        answered(resolver.query(&ask("example.org", rtype::A, None), Transport::Udp, &Web, 0));
+    assert_eq!((plain[11], plain.len()), (0, answer.len() - 11));
+    // A code that needs EDNS to be said is none that we pass on.
+    let end = said.len() - 18;
+    said[end] = 1;
+    assert_eq!(resolver.response(&pending, &said, 0)[3] & 15, 2);
+}
+
+#[test]
+fn what_is_above_a_name_exists_rfc_8020() {
+    for (text, code, apex) in [
+        ("ringway", 0, "ringway"),
+        ("other.ringway", 3, "ringway"),
+        ("c.lan.ringway", 0, "lan.ringway"),
+        ("x.c.lan.ringway", 3, "lan.ringway"),
+        ("nobody", 3, "nobody"),
+        ("9.0.0.10.in-addr.arpa", 3, "0.0.10.in-addr.arpa"),
+    ] {
+        let query = ask(text, rtype::A, None);
+        let mut resolver = resolver();
+        let deep = vec![Data::A(GATEWAY)];
+        resolver.zone.records.insert(name("b.c.lan.ringway"), deep);
+        let bytes = answered(resolver.query(&query, Transport::Udp, &Web, 0));
+        assert_eq!(bytes[3] & 15, code, "{text}");
+        let owner = if apex == text {
+            vec![0xc0, 12]
+        } else {
+            name(apex).wire().to_vec()
+        };
+        assert!(bytes[query.len()..].starts_with(&owner), "{text}");
+    }
+}
+
+#[test]
+fn long_responses_do_not_fill_the_memory() {
+    let mut resolver = resolver();
+    for n in 0..400 {
+        let query = ask(&format!("n{n}.example.org"), rtype::TXT, None);
+        let pending = forwarded(resolver.query(&query, Transport::Tcp, &Web, 0));
+        let mut said = response(&query, 0, 60);
+        let record = said[query.len()..].to_vec();
+        said.extend(record.repeat(4000));
+        said[6..8].copy_from_slice(&4001u16.to_be_bytes());
+        resolver.response(&pending, &said, 0);
+    }
+    let kept = resolver.counters()["dns_cached"];
+    assert!((200..300).contains(&kept), "{kept}");
 }
 
 #[test]
@@ -349,6 +419,9 @@ fn what_is_no_query_is_refused_or_ignored() {
     assert_eq!(with(|b| b[2] |= 0x80), None, "a response");
     assert_eq!(with(|b| b[2] |= 0x10), Some(4), "another operation");
     assert_eq!(with(|b| b[5] = 2), Some(1), "two questions");
+    assert_eq!(with(|b| b[39] = 1), Some(0), "another EDNS: BADVERS is 16");
+    assert_eq!(with(|b| b[32] = 3), Some(5), "another class");
+    assert_eq!(with(|b| b[30] = 252), Some(5), "the whole zone");
     assert_eq!(with(|b| b[12] = 0xc0), Some(1), "a pointer");
     assert_eq!(with(|b| b[12] = 63), Some(1), "a label beyond the end");
     assert_eq!(with(|b| b.truncate(30)), Some(1), "half a question");

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 
-use super::message::{CLASS_IN, Name, Query, Rcode, Reply, Section, rtype};
+use super::message::{Name, Query, Rcode, Reply, Section, rtype};
 
 /// Seconds that an answer about the network itself may be kept: addresses come and go.
 const TTL: u32 = 10;
@@ -83,13 +83,9 @@ pub struct Zone {
 }
 
 impl Zone {
-    pub(super) fn answer(&self, query: &Query, hosts: &dyn Hosts, limit: usize) -> Found {
+    pub(super) fn answer(&self, query: &Query, hosts: &dyn Hosts) -> Found {
         let question = &query.question;
-        if question.class != CLASS_IN {
-            return Found::Elsewhere;
-        }
-        let own = question.name.before(&self.origin).is_some()
-            || self.records.contains_key(&question.name);
+        let own = question.name.is_in(&self.origin) || self.records.contains_key(&question.name);
         let reverse = question
             .name
             .reversed()
@@ -98,24 +94,31 @@ impl Zone {
         let short = question.name.labels() == 1 && matches!(question.rtype, rtype::A | rtype::AAAA);
         let answer = if let Some(address) = reverse {
             let records = self.reverse(address, hosts);
-            self.reply(query, &records, records.is_empty(), limit)
+            let exists = !records.is_empty();
+            let asked = matches!(question.rtype, rtype::PTR | rtype::ANY);
+            self.reply(query, if asked { &records } else { &[] }, exists)
         } else if own || short {
-            self.forward(query, hosts, limit)
-        } else if question.name.before(&self.domain).is_some() {
-            self.reply(query, &[], true, limit)
+            self.forward(query, hosts)
+        } else if question.name.is_in(&self.domain) {
+            self.reply(query, &[], self.is_above(&question.name))
         } else {
             return Found::Elsewhere;
         };
         Found::Answer(answer)
     }
 
-    fn forward(&self, query: &Query, hosts: &dyn Hosts, limit: usize) -> Vec<u8> {
+    /// Whether there is something below a name, which then exists (RFC 8020).
+    fn is_above(&self, name: &Name) -> bool {
+        self.origin.is_in(name) || self.records.keys().any(|own| own.is_in(name))
+    }
+
+    fn forward(&self, query: &Query, hosts: &dyn Hosts) -> Vec<u8> {
         let mut owner = query.question.name.clone();
         let mut records = Vec::new();
         let mut exists = false;
         for _ in 0..MOST_ALIASES {
             let data = self.records_of(&owner, hosts);
-            exists |= !data.is_empty() || owner == self.origin;
+            exists = exists || !data.is_empty() || self.is_above(&owner);
             let alias = data.iter().find_map(|data| match data {
                 Data::Cname(target) => Some(target.clone()),
                 _ => None,
@@ -148,22 +151,19 @@ impl Zone {
                 self.server().wire().to_vec(),
             ));
         }
-        self.reply(query, &records, !exists, limit)
+        self.reply(query, &records, exists)
     }
 
     fn records_of(&self, name: &Name, hosts: &dyn Hosts) -> Vec<Data> {
         let mut data = self.records.get(name).cloned().unwrap_or_default();
-        let label = match name.before(&self.origin) {
-            Some(label) => label,
-            None if name.labels() == 1 => name.to_string(),
-            None => return data,
-        };
         // A host's name has one label.
-        if !label.is_empty() && !label.contains('.') {
+        let root = Name::default();
+        let label = name.host_in(&self.origin).or_else(|| name.host_in(&root));
+        if let Some(label) = label {
             let address = if label == "gateway" {
                 Some(self.gateway)
             } else {
-                hosts.address_of(&label)
+                hosts.address_of(label)
             };
             data.extend(address.map(Data::A));
         }
@@ -182,17 +182,11 @@ impl Zone {
             .collect()
     }
 
-    fn reply(
-        &self,
-        query: &Query,
-        records: &[(Name, u16, Vec<u8>)],
-        missing: bool,
-        limit: usize,
-    ) -> Vec<u8> {
-        let rcode = if missing && records.is_empty() {
-            Rcode::NxDomain
-        } else {
+    fn reply(&self, query: &Query, records: &[(Name, u16, Vec<u8>)], exists: bool) -> Vec<u8> {
+        let rcode = if exists || !records.is_empty() {
             Rcode::NoError
+        } else {
+            Rcode::NxDomain
         };
         let mut reply = Reply::new(query, rcode, true);
         for (owner, rtype, data) in records {
@@ -200,15 +194,22 @@ impl Zone {
         }
         // Not for an alias that leads out of the zone: whoever asks goes on from there.
         if records.is_empty() {
-            reply.add(
-                Section::Authority,
-                &self.origin,
-                rtype::SOA,
-                TTL,
-                &self.soa(),
-            );
+            let apex = self.apex(&query.question.name);
+            reply.add(Section::Authority, &apex, rtype::SOA, TTL, &self.soa());
         }
-        reply.finish(limit)
+        reply.finish()
+    }
+
+    /// The zone that says there is nothing at `name`; who is told believes it of names below the zone's (RFC 2308 section 2).
+    fn apex(&self, name: &Name) -> Name {
+        if name.is_in(&self.origin) {
+            self.origin.clone()
+        } else if name.is_in(&self.domain) {
+            self.domain.clone()
+        } else {
+            let parent = name.reversed().map(|_| name.parent());
+            parent.unwrap_or_else(|| name.clone())
+        }
     }
 
     fn server(&self) -> Name {
