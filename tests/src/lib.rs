@@ -21,6 +21,7 @@ pub mod lab;
 mod lines;
 pub mod migration;
 pub mod mock;
+pub mod names;
 mod needs;
 mod netns;
 mod nic;
