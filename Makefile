@@ -77,8 +77,8 @@ soak: ## ten minutes of hostile guests and front-ends, beside two that must not 
 fuzz: ## run each fuzz target for ten minutes (FUZZ_SECONDS=600); what they learn stays in fuzz/corpus
 	@scripts/fuzz $(or $(FUZZ_SECONDS),600)
 
-fuzz-smoke: ## run each fuzz target for half a minute
-	@scripts/fuzz 30
+fuzz-smoke: ## run each fuzz target for 25 seconds
+	@scripts/fuzz 25
 
 sanitize: ## the tests of the data path under AddressSanitizer; needs nightly Rust, ten minutes
 	@scripts/sanitize address

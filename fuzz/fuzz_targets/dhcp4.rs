@@ -49,6 +49,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(!outcome.event.is_empty());
         for frame in &outcome.frames {
             assert!((42..=14 + 1500).contains(&frame.len()), "a whole frame");
+            check(frame);
         }
         let mut taken = HashSet::new();
         for lease in server.pool.leases().filter(|lease| lease.is_active(now)) {
@@ -57,6 +58,36 @@ fuzz_target!(|input: &[u8]| {
         }
     }
 });
+
+/// A frame that is sent is a probe, or a datagram with complete checksums that gives an address of the network, or none.
+fn check(frame: &[u8]) {
+    if frame[12..14] == [8, 6] {
+        return;
+    }
+    assert_eq!(frame[12..15], [8, 0, 0x45], "another protocol");
+    let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let (header, datagram) = frame[14..14 + total].split_at(20);
+    assert_eq!(sum(header, 0), 0xffff, "the header's checksum");
+    if datagram[6..8] != [0, 0] {
+        let pseudo = sum(&header[12..20], 17 + u32::try_from(datagram.len()).unwrap());
+        assert_eq!(sum(datagram, pseudo), 0xffff, "the datagram's checksum");
+    }
+    let given = Ipv4Addr::new(datagram[24], datagram[25], datagram[26], datagram[27]);
+    assert!(given.is_unspecified() || given.octets()[..3] == SERVER.octets()[..3]);
+}
+
+/// RFC 1071.
+fn sum(bytes: &[u8], start: u32) -> u32 {
+    let words = bytes.chunks(2);
+    let mut sum = words.fold(start, |sum, word| {
+        let low = word.get(1).copied().unwrap_or(0);
+        sum + u32::from(u16::from_be_bytes([word[0], low]))
+    });
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
 
 /// A message of a client in a frame.
 fn frame(kind: u8, client: u8, asked: u8, options: &[u8]) -> Vec<u8> {
