@@ -15,6 +15,7 @@ pub const TABLE: &str = "inet ringway";
 
 /// Where images look for what a cloud tells them; nobody is there, and saying so at once saves them the wait.
 const METADATA: &str = "169.254.169.254";
+const REJECT: &str = "reject with icmpx type admin-prohibited";
 
 /// Text for `nft -f`: the table is made anew, or only removed if there is no network.
 pub fn ruleset(firewall: Option<&Firewall>) -> String {
@@ -64,91 +65,103 @@ impl fmt::Display for Firewall {
                     .try_for_each(|(name, network)| hide(f, name, network))
             },
         )?;
+        let enforced = self.networks.values();
+        set(
+            f,
+            "set networks",
+            "type ifname",
+            enforced.clone().map(|network| quoted(network)),
+        )?;
+        set(
+            f,
+            "set gateways",
+            "type ifname . ipv4_addr",
+            enforced
+                .clone()
+                .map(|n| format!("{} . {}", quoted(n), n.gateway())),
+        )?;
+        set(
+            f,
+            "set addresses",
+            "type ipv4_addr",
+            enforced.clone().map(|n| n.gateway().to_string()),
+        )?;
         chain(
             f,
             "input",
             "type filter hook input priority filter; policy accept;",
             |f| {
                 // DHCP is answered from the frames themselves; the host's stack has nothing to say to it.
-                self.networks.values().try_for_each(|network| {
-                    rule(
-                        f,
-                        format_args!("iifname {:?} udp dport 67 drop", network.interface.as_str()),
-                    )
-                })
+                rule(f, format_args!("iifname @networks udp dport 67 drop"))?;
+                // A host answers at all of its addresses wherever it is asked; those of another network's gateway are not for all.
+                rule(f, format_args!("iifname . ip daddr @gateways accept"))?;
+                rule(
+                    f,
+                    format_args!("iifname @networks ip daddr @addresses {REJECT}"),
+                )
             },
         )?;
+        for network in self.networks.values() {
+            chain(f, &format!("from-{}", network.interface), "", |f| {
+                leave(f, network)
+            })?;
+            chain(f, &format!("to-{}", network.interface), "", |f| {
+                enter(f, network)
+            })?;
+        }
         chain(
             f,
             "forward",
             "type filter hook forward priority filter; policy accept;",
             |f| {
-                self.networks
-                    .values()
-                    .try_for_each(|network| self.cross(f, network))
+                // One look-up each, however many networks there are.
+                for (side, way) in [("iifname", "from"), ("oifname", "to")] {
+                    let jumps: Vec<String> = enforced
+                        .clone()
+                        .map(|n| format!("{} : jump {way}-{}", quoted(n), n.interface))
+                        .collect();
+                    rule(f, format_args!("{side} vmap {{ {} }}", jumps.join(", ")))?;
+                }
+                Ok(())
             },
         )
     }
 }
 
-impl Firewall {
-    /// What may cross the host from and to a network.
-    fn cross(&self, f: &mut fmt::Formatter<'_>, network: &FirewallNetwork) -> fmt::Result {
-        let FirewallNetwork {
-            kind,
-            interface,
-            subnet,
-            ..
-        } = network;
-        let interface = format!("{:?}", interface.as_str());
-        let reject = "reject with icmpx type admin-prohibited";
-        rule(
-            f,
-            format_args!(
-                "iifname {interface} ip daddr {METADATA} tcp dport 80 reject with tcp reset"
-            ),
-        )?;
-        rule(
-            f,
-            format_args!("iifname {interface} ip daddr 169.254.0.0/16 {reject}"),
-        )?;
-        // Nobody borrows an address to get out.
-        rule(
-            f,
-            format_args!("iifname {interface} ip saddr != {subnet} drop"),
-        )?;
-        if *kind == Kind::Isolated {
-            rule(f, format_args!("iifname {interface} {reject}"))?;
-            return rule(f, format_args!("oifname {interface} {reject}"));
-        }
-        rule(
-            f,
-            format_args!("oifname {interface} ct state established,related accept"),
-        )?;
-        rule(f, format_args!("oifname {interface} ct status dnat accept"))?;
-        let others: Vec<String> = self
-            .networks
-            .values()
-            .filter(|other| other.interface != network.interface)
-            .map(|other| format!("{:?}", other.interface.as_str()))
-            .collect();
-        if !others.is_empty() {
-            rule(
-                f,
-                format_args!(
-                    "oifname {interface} iifname {{ {} }} {reject}",
-                    others.join(", ")
-                ),
-            )?;
-        }
-        match kind {
-            Kind::Routed => rule(
-                f,
-                format_args!("oifname {interface} ip daddr {subnet} accept"),
-            ),
-            _ => rule(f, format_args!("oifname {interface} {reject}")),
-        }
+/// What may leave a network over the host.
+fn leave(f: &mut fmt::Formatter<'_>, network: &FirewallNetwork) -> fmt::Result {
+    rule(
+        f,
+        format_args!("ip daddr {METADATA} tcp dport 80 reject with tcp reset"),
+    )?;
+    rule(f, format_args!("ip daddr 169.254.0.0/16 {REJECT}"))?;
+    // Nobody borrows an address to get out.
+    rule(f, format_args!("ip saddr != {} drop", network.subnet))?;
+    match network.kind {
+        Kind::Isolated => rule(f, format_args!("{REJECT}")),
+        _ => Ok(()),
     }
+}
+
+/// What may enter a network over the host.
+fn enter(f: &mut fmt::Formatter<'_>, network: &FirewallNetwork) -> fmt::Result {
+    if network.kind == Kind::Isolated {
+        return rule(f, format_args!("{REJECT}"));
+    }
+    rule(f, format_args!("ct state established,related accept"))?;
+    rule(f, format_args!("ct status dnat accept"))?;
+    rule(
+        f,
+        format_args!("iifname != {} iifname @networks {REJECT}", quoted(network)),
+    )?;
+    match network.kind {
+        Kind::Routed => rule(f, format_args!("ip daddr {} accept", network.subnet)),
+        _ => rule(f, format_args!("{REJECT}")),
+    }
+}
+
+fn quoted(network: &FirewallNetwork) -> String {
+    format!("{:?}", network.interface.as_str())
 }
 
 /// A forward, for what is sent to the host itself.
@@ -221,9 +234,26 @@ fn chain(
     hook: &str,
     rules: impl FnOnce(&mut fmt::Formatter<'_>) -> fmt::Result,
 ) -> fmt::Result {
-    writeln!(f, "\tchain {name} {{\n\t\t{hook}")?;
+    writeln!(f, "\tchain {name} {{")?;
+    if !hook.is_empty() {
+        writeln!(f, "\t\t{hook}")?;
+    }
     rules(f)?;
     writeln!(f, "\t}}")
+}
+
+fn set(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    of: &str,
+    elements: impl Iterator<Item = String>,
+) -> fmt::Result {
+    let elements: Vec<String> = elements.collect();
+    writeln!(
+        f,
+        "\t{name} {{\n\t\t{of}; elements = {{ {} }}\n\t}}",
+        elements.join(", ")
+    )
 }
 
 fn rule(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>) -> fmt::Result {

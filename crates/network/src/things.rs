@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use ringway_api::port_spec::{InterfaceName, PortKind, PortSpec, VhostUser};
 use ringway_api::v1::{Forward, Kind, Name, StaticLease};
 
-use crate::model::{Network, State};
+use crate::model::{Network, State, first};
 
 /// Everything a state asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,13 @@ pub struct FirewallNetwork {
     pub subnet: Ipv4Net,
     /// Its forwards.
     pub forwards: Vec<Forward>,
+}
+
+impl FirewallNetwork {
+    /// The host's address in it.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        first(&self.subnet)
+    }
 }
 
 /// What answers in a network.
