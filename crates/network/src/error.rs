@@ -13,11 +13,17 @@ pub enum Invalid {
     #[error("there is a network {0} already")]
     NetworkExists(Name),
     /// There is none.
-    #[error("there is no network {0}: `ringway net list` shows those there are")]
-    NoNetwork(Name),
+    #[error("there is no network {name}{}: `ringway net list` shows those there are", meant(.near))]
+    NoNetwork {
+        /// The name.
+        name: Name,
+        /// One that is nearly called so.
+        near: Option<Name>,
+    },
     /// It has ports.
     #[error(
-        "network {network} has {count} ports: delete them first, or take them along with --force"
+        "network {network} has {count} port{}: delete them first (`ringway port list {network}` shows them), or take them along with --force",
+        plural(*.count)
     )]
     HasPorts {
         /// The network.
@@ -191,6 +197,16 @@ pub enum Invalid {
         "the host has an interface {0} that is not ours: rename it, or take another name for the network"
     )]
     InterfaceTaken(InterfaceName),
+}
+
+fn meant(near: &Option<Name>) -> String {
+    near.as_ref()
+        .map_or_else(String::new, |near| format!(", did you mean {near}?"))
+}
+
+/// What follows a thing of which there are so many.
+pub(crate) fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// The kind as people write it.

@@ -10,6 +10,7 @@ mod error;
 pub mod firewall;
 mod members;
 mod model;
+mod near;
 mod networks;
 mod plan;
 #[cfg(test)]

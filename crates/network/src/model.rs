@@ -10,6 +10,7 @@ use ringway_api::v1::{Forward, Name, NetworkSpec, PortPath, StaticLease};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
+use crate::near;
 
 /// What the host has that networks must not clash with, and where ours may put things.
 #[derive(Clone, Debug, Default)]
@@ -121,15 +122,19 @@ impl Network {
 impl State {
     /// The network of that name.
     pub fn network(&self, name: &Name) -> Result<&Network, Invalid> {
-        self.networks
-            .get(name)
-            .ok_or_else(|| Invalid::NoNetwork(name.clone()))
+        self.networks.get(name).ok_or_else(|| self.no_network(name))
+    }
+
+    fn no_network(&self, name: &Name) -> Invalid {
+        Invalid::NoNetwork {
+            name: name.clone(),
+            near: near::nearest(name, self.networks.keys()).cloned(),
+        }
     }
 
     pub(crate) fn network_mut(&mut self, name: &Name) -> Result<&mut Network, Invalid> {
-        self.networks
-            .get_mut(name)
-            .ok_or_else(|| Invalid::NoNetwork(name.clone()))
+        let missing = self.no_network(name);
+        self.networks.get_mut(name).ok_or(missing)
     }
 }
 

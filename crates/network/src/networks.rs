@@ -125,7 +125,7 @@ impl State {
 
     /// Takes a network away, its ports too if `force` says so.
     pub fn delete(&mut self, name: &Name, force: bool) -> Result<Network, Invalid> {
-        let network = self.network(name)?;
+        let network = self.network(name)?.clone();
         let count = network.ports.len();
         if count > 0 && !force {
             return Err(Invalid::HasPorts {
@@ -133,9 +133,8 @@ impl State {
                 count,
             });
         }
-        self.networks
-            .remove(name)
-            .ok_or_else(|| Invalid::NoNetwork(name.clone()))
+        self.networks.remove(name);
+        Ok(network)
     }
 
     /// The state that a document asks for. What it says about a network that stands already may differ in everything but kind,

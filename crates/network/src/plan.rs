@@ -5,6 +5,7 @@ use std::fmt;
 
 use ringway_api::v1::Name;
 
+use crate::error::plural;
 use crate::things::{Firewall, Link, Service, SwitchPort, Things};
 
 /// Something that was one way and will be another.
@@ -80,13 +81,12 @@ impl fmt::Display for Step {
                     .map_or(Ok(()), |port| write!(f, ": {}", port.spec))
             }
             Self::Firewall(change) => {
-                let rules =
-                    |firewall: &Option<Firewall>| firewall.as_ref().map_or(0, |f| f.networks.len());
+                let count = change.new.as_ref().map_or(0, |f| f.networks.len());
                 write!(
                     f,
-                    "{} the firewall table for {} networks",
+                    "{} the firewall table for {count} network{}",
                     change.verb(),
-                    rules(&change.new)
+                    plural(count)
                 )
             }
             Self::Service(name, change) => match change.verb() {

@@ -378,7 +378,7 @@ fn a_plan_builds_from_the_inside_out_and_takes_down_the_other_way() {
     assert_eq!(
         text,
         [
-            "create the firewall table for 1 networks".to_owned(),
+            "create the firewall table for 1 network".to_owned(),
             "create interface rw-lan with address 10.0.0.1/24".into(),
             format!(
                 "create port lan/web of the switch: vhost-user,path=/run/ringway/ports/lan/web.sock,name=lan/web,vlan=1,mac={web}"
@@ -452,9 +452,11 @@ fn the_firewall_is_one_table_made_anew() {
     for line in [
         "fib daddr type local ip daddr != 127.0.0.0/8 tcp dport 8080-8081 dnat ip to 10.0.0.5 : tcp dport map { 8080 : 80, 8081 : 81 } comment \"forward 1\"",
         "ip daddr 192.0.2.1 udp dport 53 dnat ip to 10.0.0.5 comment \"forward 2\"",
-        "ip saddr 10.0.0.0/24 oifname != { \"lo\", \"rw-lan\" } masquerade comment \"network lan\"",
-        "oifname \"rw-lan\" iifname { \"rw-quiet\" } reject with icmpx type admin-prohibited",
-        "iifname \"rw-quiet\" reject with icmpx type admin-prohibited",
+        "ip saddr 10.0.0.0/24 oifname != \"rw-lan\" masquerade comment \"network lan\"",
+        "iifname vmap { \"rw-lan\" : jump from-rw-lan, \"rw-quiet\" : jump from-rw-quiet }",
+        "iifname != \"rw-lan\" iifname @networks reject with icmpx type admin-prohibited",
+        "chain to-rw-quiet {\n\t\treject with icmpx type admin-prohibited\n\t}",
+        "elements = { \"rw-lan\" . 10.0.0.1, \"rw-quiet\" . 10.2.0.1 }",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
