@@ -43,6 +43,7 @@ const FILE_HELP: &str = "\
 Settings in TOML [default: /etc/ringway/daemon.toml, if it exists].
 
   default_network = false      make no network `default` on the first start
+  foreign_firewall = \"open\"    let networks pass firewalls of others, such as Docker's, by rules in their chains
   group = \"kvm\"                the group that may open the API's socket, to read
   resolv_conf = \"PATH\"         names the resolvers that are asked, in place of /etc/resolv.conf
   socket, run, state = \"PATH\"  as the options of these names";
@@ -52,11 +53,24 @@ Settings in TOML [default: /etc/ringway/daemon.toml, if it exists].
 #[serde(deny_unknown_fields)]
 struct File {
     default_network: Option<bool>,
+    #[serde(default)]
+    foreign_firewall: Foreign,
     group: Option<String>,
     socket: Option<PathBuf>,
     run: Option<PathBuf>,
     state: Option<PathBuf>,
     resolv_conf: Option<PathBuf>,
+}
+
+/// What is done about firewalls of others that drop what networks send.
+#[derive(Debug, Default, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Foreign {
+    /// It is told.
+    #[default]
+    Leave,
+    /// They get rules that let it pass.
+    Open,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -111,6 +125,7 @@ fn config(arguments: Arguments, file: File, environment: Option<PathBuf>) -> Con
         state: arguments.state.or(file.state).unwrap_or(defaults.state),
         default_network: file.default_network.unwrap_or(defaults.default_network),
         resolv_conf: file.resolv_conf.unwrap_or(defaults.resolv_conf),
+        open_foreign: file.foreign_firewall == Foreign::Open,
         ..Config::default()
     }
 }
@@ -147,5 +162,17 @@ mod tests {
         let file = toml::from_str("default_network = false").unwrap();
         assert!(!config(arguments(None, None), file, None).default_network);
         assert!(toml::from_str::<File>("default-network = false").is_err());
+        for (text, open) in [("", false), ("'leave'", false), ("'open'", true)] {
+            let text = format!(
+                "{}{text}",
+                if text.is_empty() {
+                    ""
+                } else {
+                    "foreign_firewall = "
+                }
+            );
+            let file = toml::from_str::<File>(&text).unwrap();
+            assert_eq!(config(arguments(None, None), file, None).open_foreign, open);
+        }
     }
 }

@@ -122,7 +122,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Verb::List { network, form } => {
             let forwards = client.forwards(network.as_ref())?;
-            print::answer(form.json, &forwards, |forwards| print::forwards(forwards))
+            print::answer(form.json, &forwards, |forwards| print::forwards(forwards))?;
+            if forwards.is_empty() && !form.json {
+                print::hint(
+                    "there is no forward yet: `ringway forward add NETWORK 8080 ADDRESS:80` lets port 8080 of the host lead to a \
+                     virtual machine",
+                );
+            }
+            Ok(())
         }
         Verb::Delete { network, id } => Ok(client.delete_forward(&network, id)?),
     }

@@ -8,6 +8,7 @@ mod dump;
 mod file;
 mod forward;
 mod generate;
+mod info;
 mod lease;
 mod log;
 mod net;
@@ -38,6 +39,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Daemon(daemon::Arguments),
+    Info(info::Arguments),
     Net(net::Arguments),
     Port(port::Arguments),
     Lease(lease::Arguments),
@@ -90,6 +92,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
     match verb {
         None => Ok(io::stdout().write_all(print::welcome().as_bytes())?),
         Some(Verb::Daemon(arguments)) => daemon::run(arguments),
+        Some(Verb::Info(arguments)) => info::run(arguments),
         Some(Verb::Net(arguments)) => net::run(arguments),
         Some(Verb::Port(arguments)) => port::run(arguments),
         Some(Verb::Lease(arguments)) => lease::run(arguments),

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
 use ringway_api::{
     port_spec::InterfaceName,
-    v1::{DhcpOptions, DnsOptions, Kind, Name, NetworkSpec, client::Client},
+    v1::{DhcpOptions, DnsOptions, Document, Kind, Name, NetworkSpec, client::Client},
 };
 
 use crate::{
@@ -116,11 +116,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Create(create) => {
             let json = create.form.json;
             let network = client.create_network(&specification(*create))?;
-            print::answer(json, &network, print::network_created)
+            print::answer(json, &network, print::network_created)?;
+            warn(&client, &[network.interface]);
+            Ok(())
         }
         Verb::List(form) => {
             let networks = client.networks()?;
-            print::answer(form.json, &networks, |networks| print::networks(networks))
+            print::answer(form.json, &networks, |networks| print::networks(networks))?;
+            if networks.is_empty() && !form.json {
+                print::hint("there is no network yet: `ringway net create NAME` makes one");
+            }
+            Ok(())
         }
         Verb::Show { name, form } => {
             let network = client.network(&name)?;
@@ -155,6 +161,32 @@ fn specification(create: Create) -> NetworkSpec {
 }
 
 fn apply(client: &Client, path: &Path, dry_run: bool, form: &Form) -> Result<(), Failure> {
-    let applied = client.apply(&file::toml(path)?, dry_run)?;
-    print::answer(form.json, &applied, print::applied)
+    let document: Document = file::toml(path)?;
+    let applied = client.apply(&document, dry_run)?;
+    print::answer(form.json, &applied, print::applied)?;
+    if !applied.steps.is_empty() && applied.done {
+        let networks = client.networks().unwrap_or_default().into_iter();
+        let named = networks.filter(|network| {
+            let mut names = document.networks.iter().map(|named| &named.spec.name);
+            names.any(|name| *name == network.spec.name)
+        });
+        let interfaces: Vec<_> = named.map(|network| network.interface).collect();
+        warn(&client, &interfaces);
+    }
+    Ok(())
+}
+
+/// Says what the host does to these networks that nobody asked for. They are made, whatever becomes of this question.
+fn warn(client: &Client, interfaces: &[InterfaceName]) {
+    let Ok(info) = client.info() else { return };
+    for warning in info.warnings {
+        let mut words = warning.split(|c: char| c.is_whitespace() || c == ';');
+        if words.any(|word| {
+            interfaces
+                .iter()
+                .any(|interface| interface.as_str() == word)
+        }) {
+            print::warning(&warning);
+        }
+    }
 }

@@ -17,6 +17,8 @@ pub struct Config {
     pub default_network: bool,
     /// Where the host names the resolvers that networks without any of their own ask, as resolv.conf(5).
     pub resolv_conf: PathBuf,
+    /// Whether other firewalls are made to let networks pass.
+    pub open_foreign: bool,
 }
 
 impl Default for Config {
@@ -28,6 +30,7 @@ impl Default for Config {
             switch: None,
             default_network: true,
             resolv_conf: "/etc/resolv.conf".into(),
+            open_foreign: false,
         }
     }
 }

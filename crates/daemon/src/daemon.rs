@@ -14,7 +14,7 @@ use ringway_network::{Invalid, Network, Plan, Site, State, Things};
 use crate::config::Config;
 use crate::failure::refused;
 use crate::inner::Inner;
-use crate::{report, warnings};
+use crate::report;
 
 /// The running daemon; clones are the same one.
 #[derive(Clone, Debug)]
@@ -37,14 +37,12 @@ impl Daemon {
     /// About itself.
     pub async fn info(&self) -> Result<DaemonInfo, Failure> {
         let switch = &self.inner.ground.switch;
-        let state = self.inner.state();
-        let warnings = tokio::task::spawn_blocking(move || warnings::firewall(&state));
         Ok(DaemonInfo {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             switch_pid: switch.pid(),
             switch_restarts: switch.restarts.load(Ordering::Relaxed),
-            warnings: warnings.await.unwrap_or_default(),
+            warnings: self.inner.warnings().await,
         })
     }
 

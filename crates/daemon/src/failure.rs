@@ -8,7 +8,7 @@ use ringway_network::Invalid;
 /// A request that the model does not take.
 pub(crate) fn refused(invalid: Invalid) -> Failure {
     let code = match &invalid {
-        Invalid::NoNetwork(_)
+        Invalid::NoNetwork { .. }
         | Invalid::NoPort { .. }
         | Invalid::NoLease { .. }
         | Invalid::NoForward { .. } => Code::NotFound,

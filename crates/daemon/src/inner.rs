@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::apply::{self, Ground, HostGround, SharedStore};
 use crate::config::Config;
 use crate::failure::{chain, failed, refused};
+use crate::foreign::Foreign;
 use crate::services::Services;
 use crate::store::Store;
 use crate::switch_process::SwitchProcess;
@@ -34,6 +35,8 @@ pub(crate) struct Inner {
     /// Held while a change is under way: one at a time.
     changing: tokio::sync::Mutex<()>,
     watchers: Mutex<JoinSet<()>>,
+    /// Warnings that were logged.
+    told: Mutex<Vec<String>>,
 }
 
 impl Inner {
@@ -62,6 +65,7 @@ impl Inner {
             switch,
             services: Services::new(Arc::clone(&store), config.resolv_conf.clone()),
             forwarding_note: config.run.join("ip_forward"),
+            open_foreign: config.open_foreign,
         };
         let state = apply::reconcile(&store, &ground).await.map_err(failed)?;
         let inner = Arc::new(Self {
@@ -70,11 +74,13 @@ impl Inner {
             state: RwLock::new(Arc::new(state)),
             changing: tokio::sync::Mutex::default(),
             watchers: Mutex::default(),
+            told: Mutex::default(),
             config,
         });
         if fresh && inner.config.default_network {
             inner.make_default().await;
         }
+        inner.tell().await;
         inner.watch();
         Ok(inner)
     }
@@ -226,6 +232,10 @@ impl Inner {
             }
             let there = tokio::task::spawn_blocking(|| nft::has_table(firewall::TABLE)).await;
             if !matches!(there, Ok(Ok(false))) {
+                if self.config.open_foreign {
+                    self.ground.set_foreign(wanted).await;
+                }
+                self.tell().await;
                 continue;
             }
             tracing::warn!(
@@ -239,7 +249,35 @@ impl Inner {
             if let Err(error) = self.ground.carry(&step).await {
                 tracing::error!("{step}: {}", chain(&error));
             }
+            self.tell().await;
         }
+    }
+
+    /// What a person should know about the host.
+    pub(crate) async fn warnings(&self) -> Vec<String> {
+        let state = self.state();
+        if state.networks.is_empty() {
+            return Vec::new();
+        }
+        let read = tokio::task::spawn_blocking(move || match Foreign::read() {
+            Ok(foreign) => foreign.warnings(&state),
+            Err(error) => vec![format!(
+                "whether other firewalls drop something is not known: {error}"
+            )],
+        });
+        read.await.unwrap_or_default()
+    }
+
+    /// Logs the warnings that are new.
+    async fn tell(&self) {
+        let warnings = self.warnings().await;
+        let mut told = lock(&self.told);
+        for warning in &warnings {
+            if !told.contains(warning) {
+                tracing::warn!("{warning}");
+            }
+        }
+        *told = warnings;
     }
 }
 

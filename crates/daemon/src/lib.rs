@@ -7,6 +7,7 @@ mod apply;
 mod config;
 mod daemon;
 mod failure;
+mod foreign;
 mod inner;
 mod report;
 mod server;
@@ -15,7 +16,6 @@ mod store;
 mod switch_process;
 #[cfg(test)]
 mod testing;
-mod warnings;
 
 pub use config::Config;
 pub use daemon::Daemon;

@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod conntrack;
 pub mod link;
 pub mod nft;
 pub mod packet;

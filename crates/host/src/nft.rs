@@ -43,10 +43,9 @@ pub fn has_table(table: &str) -> Result<bool, NftError> {
         .any(|line| line.strip_prefix("table ") == Some(table)))
 }
 
-/// A chain of somebody else's as nft prints it; `None` if there is none. Names are family, table and chain.
-pub fn chain(name: [&str; 3]) -> Option<String> {
-    let [family, table, chain] = name;
-    run(&["list", "chain", family, table, chain], "").ok()
+/// What `nft --json list` prints, such as `["chain", "ip", "filter", "FORWARD"]`: objects with handles.
+pub fn list_json(what: &[&str]) -> Result<String, NftError> {
+    run(&[&["--json", "list"], what].concat(), "")
 }
 
 /// A socket that becomes readable when somebody changes rules, of this network namespace. What it says has to be read away; an

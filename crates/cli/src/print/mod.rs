@@ -4,6 +4,7 @@ mod address;
 mod dhcp;
 mod duration;
 mod frame;
+mod info;
 mod network;
 mod port;
 mod qemu;
@@ -19,6 +20,7 @@ use crate::Failure;
 
 pub(crate) use address::{addresses, forwards, leases};
 pub(crate) use frame::frame;
+pub(crate) use info::info;
 pub(crate) use network::{applied, network, network_created, networks};
 pub(crate) use port::{port, port_created, ports};
 pub(crate) use qemu::qemu_options;
@@ -27,6 +29,16 @@ pub(crate) use stats::stats;
 /// One sentence on standard error; there is nobody left to tell if that fails.
 pub(crate) fn error(sentence: &str) {
     let _ = writeln!(io::stderr(), "ringway: {sentence}");
+}
+
+/// What to do next, for people who look at a list with nothing in it; what reads the list gets none.
+pub(crate) fn hint(sentence: &str) {
+    let _ = writeln!(io::stderr(), "{sentence}");
+}
+
+/// What went well, but not as it was meant to.
+pub(crate) fn warning(sentence: &str) {
+    let _ = writeln!(io::stderr(), "ringway: warning: {sentence}");
 }
 
 /// An answer of the daemon: one line of JSON for programs, or what `text` makes of it for people.

@@ -4,12 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ringway_api::v1::{ForwardSpec, Kind, Protocol};
+use ringway_host::conntrack::{self, Connection};
 use ringway_host::link::{LinkError, Netlink};
 use ringway_host::nft::{self, NftError};
 use ringway_host::tap::TapError;
 use ringway_network::{Firewall, Step, firewall};
 
-use super::{Ground, links};
+use super::{Ground, faults, links};
+use crate::foreign;
 use crate::services::{ServiceError, Services};
 use crate::switch_process::{SwitchError, SwitchProcess};
 
@@ -45,6 +48,8 @@ pub(crate) struct HostGround {
     pub(crate) services: Services,
     /// Where it is noted that packets were not forwarded before us; it goes with a reboot, as the setting does.
     pub(crate) forwarding_note: PathBuf,
+    /// Whether other firewalls are made to let networks pass.
+    pub(crate) open_foreign: bool,
 }
 
 impl Ground for HostGround {
@@ -58,7 +63,12 @@ impl Ground for HostGround {
                 Some(port) => self.switch.set_port(port.spec.clone()).await?,
                 None => self.switch.remove_port(name).await?,
             },
-            Step::Firewall(change) => self.set_firewall(change.new.as_ref()).await?,
+            Step::Firewall(change) => {
+                self.set_firewall(change.new.as_ref()).await?;
+                let (old, new) = (forwards(&change.old), forwards(&change.new));
+                let gone = old.into_iter().filter(|forward| !new.contains(forward));
+                cut(gone.collect()).await;
+            }
             Step::Service(name, change) => match &change.new {
                 Some(service) => self.services.set(service).await?,
                 None => self.services.remove(name),
@@ -68,31 +78,74 @@ impl Ground for HostGround {
     }
 }
 
+fn forwards(firewall: &Option<Firewall>) -> Vec<ForwardSpec> {
+    let networks = firewall.iter().flat_map(|f| f.networks.values());
+    let forwards = networks.flat_map(|network| &network.forwards);
+    forwards.map(|forward| forward.spec.clone()).collect()
+}
+
+/// Ends what goes over forwards that are no more: the kernel would translate it for as long as it is used.
+async fn cut(forwards: Vec<ForwardSpec>) {
+    if forwards.is_empty() {
+        return;
+    }
+    let over = move |connection: &Connection| {
+        forwards.iter().any(|forward| {
+            let number = match forward.protocol {
+                Protocol::Tcp => 6,
+                Protocol::Udp => 17,
+            };
+            let (address, port) = connection.asked;
+            connection.protocol == number
+                && connection.answers.0 == forward.to
+                && (forward.ports.first()..=forward.ports.last()).contains(&port)
+                && forward.listen.is_none_or(|listen| listen == address)
+        })
+    };
+    let cut = tokio::task::spawn_blocking(move || conntrack::forget(over)).await;
+    if let Ok(Err(error)) = cut {
+        tracing::warn!("connections over forwards that are gone may go on for a while: {error}");
+    }
+}
+
 impl HostGround {
     /// Loads our table, or removes it.
     pub(crate) async fn set_firewall(
         &self,
         firewall: Option<&Firewall>,
     ) -> Result<(), GroundError> {
-        use ringway_api::v1::Kind;
         let crosses = |kind| matches!(kind, Kind::Nat | Kind::Routed);
         let forwards = firewall.is_some_and(|f| f.networks.values().any(|n| crosses(n.kind)));
         let text = firewall::ruleset(firewall);
         let load = tokio::task::spawn_blocking(move || nft::load(&text)).await;
         load.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        faults::place();
+        self.set_foreign(firewall.cloned()).await;
         // After the rules: nothing is ever forwarded without them.
         self.set_forwarding(forwards)
             .map_err(GroundError::Forwarding)
+    }
+
+    /// Makes other firewalls let our networks pass, or takes back what did. Where one does not let us, it is told and no more: the
+    /// networks are as asked for.
+    pub(crate) async fn set_foreign(&self, firewall: Option<Firewall>) {
+        let open = self.open_foreign;
+        let set = tokio::task::spawn_blocking(move || foreign::set(open, firewall.as_ref())).await;
+        if let Ok(Err(error)) = set {
+            tracing::warn!("other firewalls stay as they are: {error}");
+        }
     }
 
     fn set_forwarding(&self, wanted: bool) -> io::Result<()> {
         let is = std::fs::read_to_string(IP_FORWARD)?.trim() == "1";
         if wanted && !is {
             std::fs::write(&self.forwarding_note, "0")?;
+            faults::place();
             std::fs::write(IP_FORWARD, "1")?;
         }
         if !wanted && self.forwarding_note.exists() {
             std::fs::write(IP_FORWARD, "0")?;
+            faults::place();
             std::fs::remove_file(&self.forwarding_note)?;
         }
         Ok(())

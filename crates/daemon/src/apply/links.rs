@@ -7,7 +7,7 @@ use ringway_host::link::Netlink;
 use ringway_host::tap;
 use ringway_network::Link;
 
-use super::GroundError;
+use super::{GroundError, faults};
 
 /// The Ethernet address of a network's gateway: the same whenever the interface is made, so that guests need not ask again.
 pub(crate) fn gateway_mac(interface: &str) -> [u8; 6] {
@@ -26,6 +26,7 @@ pub(super) async fn set(netlink: &Netlink, link: &Link) -> Result<(), GroundErro
     let name = link.interface.as_str();
     if netlink.find(name).await?.is_none() {
         tap::create_persistent(name, false, None)?;
+        faults::place();
     }
     // No link-local address of the host's either, unless the network has IPv6: guests reach only what is meant for them.
     let switch = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
@@ -38,6 +39,7 @@ pub(super) async fn set(netlink: &Netlink, link: &Link) -> Result<(), GroundErro
     }
     let bridge = link.bridge.as_ref().map(|bridge| bridge.as_str());
     netlink.set_bridge(name, bridge).await?;
+    faults::place();
     let addresses: Vec<IpNet> = [link.address.map(IpNet::V4), link.address6.map(IpNet::V6)]
         .into_iter()
         .flatten()

@@ -3,6 +3,7 @@
 //! A step that fails takes the ones before it back. A daemon that dies in between leaves its intent open; the next one takes the
 //! change back by making everything so as the committed state says. Every step says what shall be and may be repeated.
 
+mod faults;
 mod ground;
 mod links;
 #[cfg(test)]
@@ -61,7 +62,10 @@ pub(crate) async fn change(
         old: old.clone(),
         new: new.clone(),
     };
+    faults::change_begins();
+    faults::place();
     with(store, move |store| store.begin(&intent)).await?;
+    faults::place();
     if let Err(error) = carry_out(&plan, ground).await {
         // An open intent makes the next start set right what could not be taken back now.
         if !matches!(error, ApplyError::Torn { .. }) {
@@ -74,6 +78,7 @@ pub(crate) async fn change(
         take_back(&plan.steps, ground).await;
         return Err(error.into());
     }
+    faults::place();
     Ok(())
 }
 
@@ -145,6 +150,7 @@ async fn take_back(steps: &[Step], ground: &impl Ground) -> Option<GroundError> 
 
 async fn carry(step: &Step, ground: &impl Ground) -> Result<(), ApplyError> {
     let done = ground.carry(step).await;
+    faults::place();
     done.map_err(|source| ApplyError::Step {
         step: step.to_string(),
         source,

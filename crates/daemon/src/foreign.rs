@@ -1,0 +1,346 @@
+//! Firewalls of others. A packet passes the chains of every table, so what ours accepts another one may drop: Docker's, ufw's,
+//! firewalld's, or one that somebody wrote. They are read to say so, and on request rules of ours are put into them; nothing else
+//! of theirs is touched.
+
+mod rules;
+
+use std::fmt::Write as _;
+
+use ringway_api::v1::Kind;
+use ringway_host::nft::{self, NftError};
+use ringway_network::{Firewall, State};
+
+use rules::{Chain, Rule};
+
+/// What rules of ours in chains of others begin their comment with; the interface follows.
+const MARK: &str = "ringway ";
+/// Chains in which a firewall's owner has its own rules, by the base chain that leads there.
+const OWNERS: [(&str, &str); 3] = [
+    ("FORWARD", "DOCKER-USER"),
+    ("FORWARD", "ufw-user-forward"),
+    ("INPUT", "ufw-user-input"),
+];
+
+/// Chains of others that judge what crosses the host or is for it, as they are now.
+#[derive(Debug, Default)]
+pub(crate) struct Foreign {
+    chains: Vec<Judge>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Judge {
+    chain: Chain,
+    /// Whether it refuses what none of its rules accepts.
+    closed: bool,
+    /// Where its owner has rules, if not in the chain itself.
+    owner: Option<Chain>,
+    /// Of both.
+    rules: Vec<Rule>,
+}
+
+impl Foreign {
+    /// Reads them. Where there is no nft there is no firewall of ours, either, and others say so.
+    pub(crate) fn read() -> Result<Self, NftError> {
+        let all = rules::chains(&nft::list_json(&["chains"])?);
+        let mut chains = Vec::new();
+        for chain in all.iter().filter(|chain| chain.judges()) {
+            let mut rules = list(chain)?;
+            let closed = chain.policy.as_deref() == Some("drop")
+                || rules.last().is_some_and(Rule::refuses_all);
+            let owner = OWNERS
+                .iter()
+                .filter(|(base, _)| *base == chain.name)
+                .find_map(|(_, name)| {
+                    all.iter()
+                        .find(|other| other.name == *name && chain.same_table(other))
+                });
+            if let Some(owner) = owner {
+                rules.extend(list(owner)?);
+            }
+            // Its zones name interfaces in chains of their own.
+            if chain.table == "firewalld" {
+                for zones in all
+                    .iter()
+                    .filter(|c| c.same_table(chain) && c.name.ends_with("_ZONES"))
+                {
+                    rules.extend(list(zones)?);
+                }
+            }
+            chains.push(Judge {
+                chain: chain.clone(),
+                closed,
+                owner: owner.cloned(),
+                rules,
+            });
+        }
+        Ok(Self { chains })
+    }
+
+    /// What they drop of these networks, with the way out.
+    pub(crate) fn warnings(&self, state: &State) -> Vec<String> {
+        let mut said = Vec::new();
+        for network in state.networks.values() {
+            let interface = network.interface.as_str();
+            let crosses = matches!(network.spec.kind, Kind::Nat | Kind::Routed);
+            for judge in self.chains.iter().filter(|judge| judge.closed) {
+                let passes = |key| {
+                    judge
+                        .rules
+                        .iter()
+                        .any(|rule| rule.lets_pass(key, interface))
+                };
+                let dropped = match judge.chain.hook.as_deref() {
+                    Some("forward") if crosses => !passes("iifname") || !passes("oifname"),
+                    Some("input") if network.spec.dns.enabled && network.spec.subnet.is_some() => {
+                        !passes("iifname")
+                    }
+                    _ => false,
+                };
+                if dropped {
+                    said.push(judge.sentence(interface));
+                }
+            }
+        }
+        said
+    }
+
+    /// Transactions, one for each chain, after which our rules are there for exactly these interfaces, where they are needed.
+    fn opening(&self, interfaces: &[&str]) -> Vec<String> {
+        let crossed = |judge: &&Judge| judge.chain.hook.as_deref() == Some("forward");
+        let texts = self.chains.iter().filter(crossed);
+        let texts = texts.map(|judge| judge.opening(if judge.closed { interfaces } else { &[] }));
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+}
+
+/// Makes other firewalls let our networks pass, or, without `open`, takes away what did.
+pub(crate) fn set(open: bool, firewall: Option<&Firewall>) -> Result<(), NftError> {
+    let networks = firewall.into_iter().flat_map(|f| f.networks.values());
+    let crossing = networks.filter(|n| open && matches!(n.kind, Kind::Nat | Kind::Routed));
+    let interfaces: Vec<&str> = crossing.map(|n| n.interface.as_str()).collect();
+    for text in Foreign::read()?.opening(&interfaces) {
+        nft::load(&text)?;
+    }
+    Ok(())
+}
+
+fn list(chain: &Chain) -> Result<Vec<Rule>, NftError> {
+    let Chain {
+        family,
+        table,
+        name,
+        ..
+    } = chain;
+    Ok(rules::rules(&nft::list_json(&[
+        "chain", family, table, name,
+    ])?))
+}
+
+impl Judge {
+    fn opening(&self, interfaces: &[&str]) -> String {
+        let place = self.owner.as_ref().unwrap_or(&self.chain);
+        let mut text = String::new();
+        let mut there = Vec::new();
+        for rule in &self.rules {
+            let Some(interface) = rule.comment.strip_prefix(MARK) else {
+                continue;
+            };
+            let known = (interface, rule.side());
+            if rule.chain == place.name
+                && interfaces.contains(&interface)
+                && !there.contains(&known)
+            {
+                there.push(known);
+            } else {
+                let Chain { family, table, .. } = place;
+                let (chain, handle) = (&rule.chain, rule.handle);
+                let _ = writeln!(text, "delete rule {family} {table} {chain} handle {handle}");
+            }
+        }
+        for interface in interfaces {
+            for side in ["iifname", "oifname"] {
+                if !there.contains(&(*interface, Some(side))) {
+                    // As iptables-nft writes its own: it refuses tables with anything it could not have written.
+                    let _ = writeln!(
+                        text,
+                        "insert rule {place} {side} \"{interface}\" counter accept comment \"{MARK}{interface}\""
+                    );
+                }
+            }
+        }
+        text
+    }
+
+    fn sentence(&self, interface: &str) -> String {
+        let Chain {
+            family,
+            table,
+            name,
+            ..
+        } = &self.chain;
+        let forward = self.chain.hook.as_deref() == Some("forward");
+        let what = if forward {
+            "what crosses the host"
+        } else {
+            "what asks the host for names"
+        };
+        let owner = self.owner.as_ref().map_or("", |chain| chain.name.as_str());
+        let way = match (owner, table.as_str(), forward) {
+            ("ufw-user-forward", ..) => {
+                format!("`ufw route allow in on {interface}; ufw route allow out on {interface}`")
+            }
+            ("ufw-user-input", ..) => format!("`ufw allow in on {interface}`"),
+            (_, "firewalld", _) => format!(
+                "`firewall-cmd --permanent --zone=trusted --add-interface={interface}; firewall-cmd --reload`"
+            ),
+            (_, "filter", true) if family == "ip" => {
+                let chain = if owner.is_empty() { name } else { owner };
+                format!(
+                    "`iptables -I {chain} -i {interface} -j ACCEPT; iptables -I {chain} -o {interface} -j ACCEPT`"
+                )
+            }
+            (_, "filter", false) if family == "ip" => {
+                format!("`iptables -I {name} -i {interface} -j ACCEPT`")
+            }
+            (_, _, true) => format!(
+                "`nft insert rule {family} {table} {name} iifname {interface} accept; \
+                 nft insert rule {family} {table} {name} oifname {interface} accept`"
+            ),
+            (_, _, false) => {
+                format!("`nft insert rule {family} {table} {name} iifname {interface} accept`")
+            }
+        };
+        let ours = if forward {
+            ", or foreign_firewall = \"open\" in the daemon's settings, which does so"
+        } else {
+            ""
+        };
+        format!(
+            "another firewall drops {what} from {interface} (chain {name} of table {family} {table}, none of whose rules names it): \
+             let it pass with {way}{ours}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::spec;
+
+    fn closed(chain: &str, owner: Option<&str>, hook: &str, rules: &str) -> Judge {
+        let make = |name: &str| Chain {
+            family: "ip".into(),
+            table: "filter".into(),
+            name: name.into(),
+            hook: Some(hook.into()),
+            policy: Some("drop".into()),
+        };
+        Judge {
+            closed: true,
+            chain: make(chain),
+            owner: owner.map(make),
+            rules: rules::rules(&format!("{{\"nftables\": [{rules}]}}")),
+        }
+    }
+
+    fn rule(chain: &str, handle: u64, side: &str, interface: &str, comment: &str) -> String {
+        format!(
+            r#"{{"rule": {{"family": "ip", "table": "filter", "chain": "{chain}", "handle": {handle}, "comment": "{comment}",
+            "expr": [{{"match": {{"op": "==", "left": {{"meta": {{"key": "{side}"}}}}, "right": "{interface}"}}}},
+            {{"counter": {{"packets": 0, "bytes": 0}}}}, {{"accept": null}}]}}}}"#
+        )
+    }
+
+    fn lan() -> State {
+        let mut state = State::default();
+        let site = ringway_network::Site::default();
+        state.create(spec("lan"), &site).unwrap();
+        state
+    }
+
+    #[test]
+    fn what_would_be_dropped_is_told_with_the_way_out() {
+        for (chain, owner, hook, way) in [
+            (
+                "FORWARD",
+                None,
+                "forward",
+                "iptables -I FORWARD -i rw-lan -j ACCEPT; ",
+            ),
+            (
+                "FORWARD",
+                Some("DOCKER-USER"),
+                "forward",
+                "iptables -I DOCKER-USER -i rw-lan",
+            ),
+            (
+                "FORWARD",
+                Some("ufw-user-forward"),
+                "forward",
+                "ufw route allow in on rw-lan; ",
+            ),
+            (
+                "INPUT",
+                Some("ufw-user-input"),
+                "input",
+                "`ufw allow in on rw-lan`",
+            ),
+        ] {
+            let chains = vec![closed(chain, owner, hook, "")];
+            let said = Foreign { chains }.warnings(&lan());
+            assert!(said.len() == 1 && said[0].contains(way), "{said:?}");
+        }
+        let accepts = [
+            rule("FORWARD", 1, "iifname", "rw-*", ""),
+            rule("FORWARD", 2, "oifname", "rw-lan", ""),
+        ];
+        let half = vec![closed("FORWARD", None, "forward", &accepts[0])];
+        assert_eq!(Foreign { chains: half }.warnings(&lan()).len(), 1);
+        let whole = vec![closed("FORWARD", None, "forward", &accepts.join(","))];
+        assert_eq!(Foreign { chains: whole }.warnings(&lan()).len(), 0);
+    }
+
+    #[test]
+    fn our_rules_are_put_in_once_and_taken_away_with_their_network() {
+        let foreign = |rules: &[String]| Foreign {
+            chains: vec![closed(
+                "FORWARD",
+                Some("DOCKER-USER"),
+                "forward",
+                &rules.join(","),
+            )],
+        };
+        let insert = |side| {
+            format!(
+                "insert rule ip filter DOCKER-USER {side} \"rw-lan\" counter accept comment \"ringway rw-lan\"\n"
+            )
+        };
+        let both = insert("iifname") + &insert("oifname");
+        assert_eq!(foreign(&[]).opening(&["rw-lan"]), [both.as_str()]);
+        let there = [
+            rule("DOCKER-USER", 7, "iifname", "rw-lan", "ringway rw-lan"),
+            rule("DOCKER-USER", 8, "oifname", "rw-lan", "ringway rw-lan"),
+        ];
+        assert!(foreign(&there).opening(&["rw-lan"]).is_empty());
+        assert_eq!(
+            foreign(&there[..1]).opening(&["rw-lan"]),
+            [insert("oifname")]
+        );
+        let gone = "delete rule ip filter DOCKER-USER handle 7\ndelete rule ip filter DOCKER-USER handle 8\n";
+        assert_eq!(foreign(&there).opening(&[]), [gone]);
+        let mut accepts = foreign(&there);
+        accepts.chains[0].closed = false;
+        assert_eq!(accepts.opening(&["rw-lan"]), [gone]);
+        // Of before there was a DOCKER-USER; and somebody else's.
+        let moved = [
+            rule("FORWARD", 3, "iifname", "rw-lan", "ringway rw-lan"),
+            rule("FORWARD", 4, "iifname", "rw-lan", "mine"),
+        ];
+        let text = foreign(&moved).opening(&["rw-lan"]);
+        assert_eq!(
+            text,
+            [format!("delete rule ip filter FORWARD handle 3\n{both}")]
+        );
+    }
+}
