@@ -27,7 +27,7 @@ pub struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     /// Starts one and waits until it is ready.
     pub fn start(lab: &'a Lab, netns: &'a Netns) -> Result<Self> {
-        let (process, stderr) = start(lab, netns)?;
+        let (process, stderr) = start(lab, netns, &[])?;
         Ok(Self {
             lab,
             netns,
@@ -49,8 +49,13 @@ impl<'a> Daemon<'a> {
 
     /// Starts another one after it.
     pub fn start_again(&mut self) -> Result<()> {
+        self.start_again_with(&[])
+    }
+
+    /// The same with something in its environment.
+    pub fn start_again_with(&mut self, environment: &[(&str, String)]) -> Result<()> {
         self.process.kill();
-        (self.process, self.stderr) = start(self.lab, self.netns)?;
+        (self.process, self.stderr) = start(self.lab, self.netns, environment)?;
         Ok(())
     }
 
@@ -139,9 +144,10 @@ fn settings_file(lab: &Lab) -> PathBuf {
     lab.path("daemon.toml")
 }
 
-fn start(lab: &Lab, netns: &Netns) -> Result<(Process, Lines)> {
+fn start(lab: &Lab, netns: &Netns, environment: &[(&str, String)]) -> Result<(Process, Lines)> {
     let mut daemon = command(binary()?, Some(netns));
     daemon
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .arg("daemon")
         .arg("--socket")
         .arg(socket(lab))

@@ -106,6 +106,12 @@ impl Netns {
         thread.join().ok().context("the thread panicked")?
     }
 
+    /// Starts a shell command inside that lasts until its value is dropped; it should `exec` what it runs.
+    pub fn keep(&self, name: &str, line: &str) -> Result<Process> {
+        let mut shell = command("sh", Some(self));
+        Process::spawn(name, shell.args(["-c", line]).stdin(Stdio::null()))
+    }
+
     /// Adds a tap that belongs to this namespace, sets its address (`10.0.0.1/24`) and brings it up.
     pub fn tap(&self, name: &str, queues: u16, address: &str) -> Result<()> {
         let mode = if queues > 1 { " multi_queue" } else { "" };
