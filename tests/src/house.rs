@@ -1,9 +1,6 @@
 //! A host with an outside, and guests without virtual machines: namespaces at taps of a daemon's networks.
 
-use std::{
-    fs, net::Ipv4Addr, os::fd::OwnedFd, os::unix::fs::PermissionsExt, process::Stdio,
-    time::Duration,
-};
+use std::{fs, net::Ipv4Addr, os::fd::OwnedFd, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 

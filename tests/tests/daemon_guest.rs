@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
-    Daemon, Endpoint, Lab, Need, Nic,
+    Daemon, Lab, Need, Nic,
     house::{House, OUTSIDE},
     stream::Stream,
 };

@@ -82,6 +82,9 @@ fn no_frame_is_lost_while_the_daemon_is_killed_and_another_one_starts() -> Resul
     };
     let pings = [ping(OUTSIDE)?, ping(&b.address)?];
     let switch = daemon.switch_id()?;
+    // Ctrl-C at the daemon's terminal is for the daemon's process group alone.
+    let group = run(&house.host, &format!("ps -o pgid= -p {switch}"))?;
+    ensure!(group.trim() == switch.to_string(), "{group}");
     for _ in 0..2 {
         daemon.kill();
         daemon.start_again()?;

@@ -171,7 +171,7 @@ fn apply(client: &Client, path: &Path, dry_run: bool, form: &Form) -> Result<(),
             names.any(|name| *name == network.spec.name)
         });
         let interfaces: Vec<_> = named.map(|network| network.interface).collect();
-        warn(&client, &interfaces);
+        warn(client, &interfaces);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! firewall table that somebody flushed.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,7 @@ impl Inner {
             services: Services::new(Arc::clone(&store), config.resolv_conf.clone()),
             forwarding_note: config.run.join("ip_forward"),
             open_foreign: config.open_foreign,
+            foreign_clean: AtomicBool::new(false),
         };
         let state = apply::reconcile(&store, &ground).await.map_err(failed)?;
         let inner = Arc::new(Self {

@@ -19,6 +19,8 @@ const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+/// `AF_INET`, in a byte as netfilter has it.
+const IPV4: u8 = 2;
 /// A message's header, and that of netfilter behind it.
 const HEADERS: usize = 16 + 4;
 /// `NLA_TYPE_MASK`.
@@ -75,7 +77,7 @@ fn ask(socket: &OwnedFd, kind: u16, flags: u16, attributes: &[u8]) -> io::Result
     // Sequence number and port are the kernel's to fill in.
     message.extend([0; 8]);
     // The family, and version 0 for no resource.
-    message.extend([libc::AF_INET as u8, 0, 0, 0]);
+    message.extend([IPV4, 0, 0, 0]);
     message.extend(attributes);
     send(socket.as_fd(), &message, SendFlags::empty())?;
     Ok(())

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use ringway_api::v1::{Forward, Kind, Name};
+use ringway_api::v1::{Forward, Kind};
 
 use crate::things::{Firewall, FirewallNetwork};
 
@@ -28,63 +28,37 @@ pub fn ruleset(firewall: Option<&Firewall>) -> String {
 }
 
 impl fmt::Display for Firewall {
+    /// Rules are the same however many networks there are; what differs between networks is elements of sets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let forwards: Vec<&Forward> = self
-            .networks
-            .values()
-            .flat_map(|network| &network.forwards)
-            .collect();
+        self.sets(f)?;
+        let forwards = || self.networks.values().flat_map(|n| &n.forwards);
+        let translated =
+            |f: &mut fmt::Formatter<'_>| forwards().try_for_each(|to| translate(f, to));
         chain(
             f,
             "prerouting",
             "type nat hook prerouting priority dstnat; policy accept;",
-            |f| {
-                forwards
-                    .iter()
-                    .try_for_each(|forward| translate(f, forward))
-            },
+            translated,
         )?;
         chain(
             f,
             "output",
             "type nat hook output priority -100; policy accept;",
-            |f| {
-                forwards
-                    .iter()
-                    .try_for_each(|forward| translate(f, forward))
-            },
+            translated,
         )?;
         chain(
             f,
             "postrouting",
             "type nat hook postrouting priority srcnat; policy accept;",
             |f| {
-                self.networks
-                    .iter()
-                    .filter(|(_, network)| network.kind == Kind::Nat)
-                    .try_for_each(|(name, network)| hide(f, name, network))
+                rule(f, "ip saddr @hidden ip daddr 224.0.0.0/4 return")?;
+                // Guests that use a forward into their own network themselves.
+                rule(f, "oifname . ip saddr @subnets ct status dnat masquerade")?;
+                rule(f, "oifname . ip saddr @subnets return")?;
+                // What the host asks its own addresses stays as it is.
+                rule(f, "oifname \"lo\" return")?;
+                rule(f, "ip saddr @hidden masquerade")
             },
-        )?;
-        let enforced = self.networks.values();
-        set(
-            f,
-            "set networks",
-            "type ifname",
-            enforced.clone().map(|network| quoted(network)),
-        )?;
-        set(
-            f,
-            "set gateways",
-            "type ifname . ipv4_addr",
-            enforced
-                .clone()
-                .map(|n| format!("{} . {}", quoted(n), n.gateway())),
-        )?;
-        set(
-            f,
-            "set addresses",
-            "type ipv4_addr",
-            enforced.clone().map(|n| n.gateway().to_string()),
         )?;
         chain(
             f,
@@ -92,76 +66,69 @@ impl fmt::Display for Firewall {
             "type filter hook input priority filter; policy accept;",
             |f| {
                 // DHCP is answered from the frames themselves; the host's stack has nothing to say to it.
-                rule(f, format_args!("iifname @networks udp dport 67 drop"))?;
+                rule(f, "iifname @networks udp dport 67 drop")?;
                 // A host answers at all of its addresses wherever it is asked; those of another network's gateway are not for all.
-                rule(f, format_args!("iifname . ip daddr @gateways accept"))?;
+                rule(f, "iifname . ip daddr @gateways accept")?;
                 rule(
                     f,
                     format_args!("iifname @networks ip daddr @addresses {REJECT}"),
                 )
             },
         )?;
-        for network in self.networks.values() {
-            chain(f, &format!("from-{}", network.interface), "", |f| {
-                leave(f, network)
-            })?;
-            chain(f, &format!("to-{}", network.interface), "", |f| {
-                enter(f, network)
-            })?;
-        }
+        chain(f, "leave", "", |f| {
+            rule(
+                f,
+                format_args!("ip daddr {METADATA} tcp dport 80 reject with tcp reset"),
+            )?;
+            rule(f, format_args!("ip daddr 169.254.0.0/16 {REJECT}"))?;
+            // Nobody borrows an address to get out.
+            rule(f, "iifname . ip saddr != @subnets drop")?;
+            rule(f, format_args!("iifname @isolated {REJECT}"))
+        })?;
+        chain(f, "enter", "", |f| {
+            rule(f, format_args!("oifname @isolated {REJECT}"))?;
+            rule(f, "ct state established,related accept")?;
+            rule(f, "ct status dnat accept")?;
+            rule(f, format_args!("iifname @networks {REJECT}"))?;
+            rule(f, "oifname . ip daddr @routed accept")?;
+            rule(f, REJECT)
+        })?;
         chain(
             f,
             "forward",
             "type filter hook forward priority filter; policy accept;",
             |f| {
-                // One look-up each, however many networks there are.
-                for (side, way) in [("iifname", "from"), ("oifname", "to")] {
-                    let jumps: Vec<String> = enforced
-                        .clone()
-                        .map(|n| format!("{} : jump {way}-{}", quoted(n), n.interface))
-                        .collect();
-                    rule(f, format_args!("{side} vmap {{ {} }}", jumps.join(", ")))?;
-                }
-                Ok(())
+                rule(f, "iifname @networks jump leave")?;
+                rule(f, "oifname @networks jump enter")
             },
         )
     }
 }
 
-/// What may leave a network over the host.
-fn leave(f: &mut fmt::Formatter<'_>, network: &FirewallNetwork) -> fmt::Result {
-    rule(
-        f,
-        format_args!("ip daddr {METADATA} tcp dport 80 reject with tcp reset"),
-    )?;
-    rule(f, format_args!("ip daddr 169.254.0.0/16 {REJECT}"))?;
-    // Nobody borrows an address to get out.
-    rule(f, format_args!("ip saddr != {} drop", network.subnet))?;
-    match network.kind {
-        Kind::Isolated => rule(f, format_args!("{REJECT}")),
-        _ => Ok(()),
+impl Firewall {
+    fn sets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interface = |n: &FirewallNetwork| format!("{:?}", n.interface.as_str());
+        let with = |n: &FirewallNetwork, what: String| format!("{} . {what}", interface(n));
+        let all = || self.networks.values();
+        let of = |kind| all().filter(move |network| network.kind == kind);
+        let within = |n: &FirewallNetwork| with(n, n.subnet.to_string());
+        let subnets = "type ifname . ipv4_addr; flags interval;";
+        set(f, "networks", "type ifname;", all().map(interface))?;
+        set(
+            f,
+            "isolated",
+            "type ifname;",
+            of(Kind::Isolated).map(interface),
+        )?;
+        set(f, "subnets", subnets, all().map(within))?;
+        set(f, "routed", subnets, of(Kind::Routed).map(within))?;
+        let hidden = of(Kind::Nat).map(|n| n.subnet.to_string());
+        set(f, "hidden", "type ipv4_addr; flags interval;", hidden)?;
+        let gateways = all().map(|n| with(n, n.gateway().to_string()));
+        set(f, "gateways", "type ifname . ipv4_addr;", gateways)?;
+        let addresses = all().map(|n| n.gateway().to_string());
+        set(f, "addresses", "type ipv4_addr;", addresses)
     }
-}
-
-/// What may enter a network over the host.
-fn enter(f: &mut fmt::Formatter<'_>, network: &FirewallNetwork) -> fmt::Result {
-    if network.kind == Kind::Isolated {
-        return rule(f, format_args!("{REJECT}"));
-    }
-    rule(f, format_args!("ct state established,related accept"))?;
-    rule(f, format_args!("ct status dnat accept"))?;
-    rule(
-        f,
-        format_args!("iifname != {} iifname @networks {REJECT}", quoted(network)),
-    )?;
-    match network.kind {
-        Kind::Routed => rule(f, format_args!("ip daddr {} accept", network.subnet)),
-        _ => rule(f, format_args!("{REJECT}")),
-    }
-}
-
-fn quoted(network: &FirewallNetwork) -> String {
-    format!("{:?}", network.interface.as_str())
 }
 
 /// A forward, for what is sent to the host itself.
@@ -204,30 +171,6 @@ fn translate(f: &mut fmt::Formatter<'_>, forward: &Forward) -> fmt::Result {
     }
 }
 
-/// Masquerading: towards the outside, and back into the network for guests that use a forward themselves.
-fn hide(f: &mut fmt::Formatter<'_>, name: &Name, network: &FirewallNetwork) -> fmt::Result {
-    let FirewallNetwork {
-        interface, subnet, ..
-    } = network;
-    let interface = format!("{:?}", interface.as_str());
-    rule(
-        f,
-        format_args!("ip saddr {subnet} ip daddr 224.0.0.0/4 return"),
-    )?;
-    rule(
-        f,
-        format_args!(
-            "ip saddr {subnet} oifname != {{ \"lo\", {interface} }} masquerade comment \"network {name}\""
-        ),
-    )?;
-    rule(
-        f,
-        format_args!(
-            "ip saddr {subnet} oifname {interface} ct status dnat masquerade comment \"hairpin {name}\""
-        ),
-    )
-}
-
 fn chain(
     f: &mut fmt::Formatter<'_>,
     name: &str,
@@ -242,6 +185,11 @@ fn chain(
     writeln!(f, "\t}}")
 }
 
+fn rule(f: &mut fmt::Formatter<'_>, text: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "\t\t{text}")
+}
+
+/// A set; nft takes no empty list of elements.
 fn set(
     f: &mut fmt::Formatter<'_>,
     name: &str,
@@ -249,13 +197,9 @@ fn set(
     elements: impl Iterator<Item = String>,
 ) -> fmt::Result {
     let elements: Vec<String> = elements.collect();
-    writeln!(
-        f,
-        "\t{name} {{\n\t\t{of}; elements = {{ {} }}\n\t}}",
-        elements.join(", ")
-    )
-}
-
-fn rule(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>) -> fmt::Result {
-    writeln!(f, "\t\t{text}")
+    writeln!(f, "\tset {name} {{\n\t\t{of}")?;
+    if !elements.is_empty() {
+        writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;
+    }
+    writeln!(f, "\t}}")
 }

@@ -309,7 +309,7 @@ fn a_network_with_ports_goes_only_by_force() {
     let mut state = lan();
     assert_eq!(
         state.delete(&name("lan"), false).unwrap_err().to_string(),
-        "network lan has 1 ports: delete them first, or take them along with --force"
+        "network lan has 1 port: delete them first (`ringway port list lan` shows them), or take them along with --force"
     );
     assert!(state.delete(&name("lan"), true).is_ok());
     assert!(state.networks.is_empty());
@@ -452,10 +452,11 @@ fn the_firewall_is_one_table_made_anew() {
     for line in [
         "fib daddr type local ip daddr != 127.0.0.0/8 tcp dport 8080-8081 dnat ip to 10.0.0.5 : tcp dport map { 8080 : 80, 8081 : 81 } comment \"forward 1\"",
         "ip daddr 192.0.2.1 udp dport 53 dnat ip to 10.0.0.5 comment \"forward 2\"",
-        "ip saddr 10.0.0.0/24 oifname != \"rw-lan\" masquerade comment \"network lan\"",
-        "iifname vmap { \"rw-lan\" : jump from-rw-lan, \"rw-quiet\" : jump from-rw-quiet }",
-        "iifname != \"rw-lan\" iifname @networks reject with icmpx type admin-prohibited",
-        "chain to-rw-quiet {\n\t\treject with icmpx type admin-prohibited\n\t}",
+        "set networks {\n\t\ttype ifname;\n\t\telements = { \"rw-lan\", \"rw-quiet\" }",
+        "set isolated {\n\t\ttype ifname;\n\t\telements = { \"rw-quiet\" }",
+        "set routed {\n\t\ttype ifname . ipv4_addr; flags interval;\n\t}",
+        "set hidden {\n\t\ttype ipv4_addr; flags interval;\n\t\telements = { 10.0.0.0/24 }",
+        "elements = { \"rw-lan\" . 10.0.0.0/24, \"rw-quiet\" . 10.2.0.0/24 }",
         "elements = { \"rw-lan\" . 10.0.0.1, \"rw-quiet\" . 10.2.0.1 }",
     ] {
         assert!(text.contains(line), "{line}\n{text}");

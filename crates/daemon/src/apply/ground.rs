@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringway_api::v1::{ForwardSpec, Kind, Protocol};
 use ringway_host::conntrack::{self, Connection};
@@ -50,6 +51,8 @@ pub(crate) struct HostGround {
     pub(crate) forwarding_note: PathBuf,
     /// Whether other firewalls are made to let networks pass.
     pub(crate) open_foreign: bool,
+    /// Whether it is known that there is no rule of ours in them.
+    pub(crate) foreign_clean: AtomicBool,
 }
 
 impl Ground for HostGround {
@@ -130,9 +133,13 @@ impl HostGround {
     /// networks are as asked for.
     pub(crate) async fn set_foreign(&self, firewall: Option<Firewall>) {
         let open = self.open_foreign;
+        if !open && self.foreign_clean.load(Ordering::Relaxed) {
+            return;
+        }
         let set = tokio::task::spawn_blocking(move || foreign::set(open, firewall.as_ref())).await;
-        if let Ok(Err(error)) = set {
-            tracing::warn!("other firewalls stay as they are: {error}");
+        match set {
+            Ok(Err(error)) => tracing::warn!("other firewalls stay as they are: {error}"),
+            _ => self.foreign_clean.store(!open, Ordering::Relaxed),
         }
     }
 
