@@ -1,6 +1,6 @@
 //! How networks meet the world and each other, with programs that know nothing of Ringway: iperf3, socat, ping, busybox's DHCP.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{os::fd::OwnedFd, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
@@ -239,34 +239,13 @@ fn networks_are_apart_and_each_kind_meets_the_world_in_its_way() -> Result<()> {
     ensure!(answer.is_err(), "isolated, but {answer:?}");
 
     // From one to another: neither guests nor what the host has there, but at the own gateway it answers.
-    for (guest, own) in [(&lan, 1), (&dmz, 2), (&quiet, 3), (&open, 4)] {
-        ask(&guest.place, "TCP", &format!("10.66.{own}.1:81"))?;
-        reaches(guest, &format!("10.66.{own}.1"))?;
-        for (other, number) in [(&lan, 1), (&dmz, 2), (&quiet, 3), (&open, 4)] {
-            if number == own {
-                continue;
-            }
-            for address in [other.address.clone(), format!("10.66.{number}.1")] {
-                let ping = run(&guest.place, &format!("ping -c 1 -W 1 {address}"));
-                ensure!(ping.is_err(), "{} reaches {address}", guest.address);
-                for port in [80, 81] {
-                    let answer = ask(&guest.place, "TCP", &format!("{address}:{port}"));
-                    ensure!(
-                        answer.is_err(),
-                        "{} {address}:{port} {answer:?}",
-                        guest.address
-                    );
-                }
-            }
-            let name =
-                format!("dig +short +timeout=1 +tries=1 @10.66.{number}.1 gateway.lan.ringway");
-            ensure!(
-                run(&guest.place, &name).is_err(),
-                "{} {name}",
-                guest.address
-            );
-        }
-    }
+    let all = [(&lan, 1), (&dmz, 2), (&quiet, 3), (&open, 4)];
+    thread::scope(|scope| {
+        let apart = all.map(|(guest, own)| scope.spawn(move || apart(guest, own, &all)));
+        apart
+            .into_iter()
+            .try_for_each(|task| task.join().ok().context("it panicked")?)
+    })?;
     // Nor as somebody else.
     lan.place.sh("ip address add 10.99.0.1/32 dev lo")?;
     let borrowed = run(
@@ -275,6 +254,33 @@ fn networks_are_apart_and_each_kind_meets_the_world_in_its_way() -> Result<()> {
     );
     ensure!(borrowed.is_err(), "a borrowed address got out");
     drop(servers);
+    Ok(())
+}
+
+/// Whether `guest` of network `own` reaches the host in its own network and nothing in those of the others.
+fn apart(guest: &Member, own: u8, all: &[(&Member, u8)]) -> Result<()> {
+    ask(&guest.place, "TCP", &format!("10.66.{own}.1:81"))?;
+    reaches(guest, &format!("10.66.{own}.1"))?;
+    for (other, number) in all.iter().filter(|(_, number)| *number != own) {
+        for address in [other.address.clone(), format!("10.66.{number}.1")] {
+            let ping = run(&guest.place, &format!("ping -c 1 -W 1 {address}"));
+            ensure!(ping.is_err(), "{} reaches {address}", guest.address);
+            for port in [80, 81] {
+                let answer = ask(&guest.place, "TCP", &format!("{address}:{port}"));
+                ensure!(
+                    answer.is_err(),
+                    "{} {address}:{port} {answer:?}",
+                    guest.address
+                );
+            }
+        }
+        let name = format!("dig +short +timeout=1 +tries=1 @10.66.{number}.1 gateway.lan.ringway");
+        ensure!(
+            run(&guest.place, &name).is_err(),
+            "{} {name}",
+            guest.address
+        );
+    }
     Ok(())
 }
 
