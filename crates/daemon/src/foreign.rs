@@ -14,6 +14,8 @@ use rules::{Chain, Rule};
 
 /// What rules of ours in chains of others begin their comment with; the interface follows.
 const MARK: &str = "ringway ";
+/// Whether bridges show their IPv4 packets to the chains of the host: the module br_netfilter, which Docker loads.
+const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 /// Chains in which a firewall's owner has its own rules, by the base chain that leads there.
 const OWNERS: [(&str, &str); 3] = [
     ("FORWARD", "DOCKER-USER"),
@@ -25,6 +27,8 @@ const OWNERS: [(&str, &str); 3] = [
 #[derive(Debug, Default)]
 pub(crate) struct Foreign {
     chains: Vec<Judge>,
+    /// Whether frames within a bridge pass them, too.
+    bridged: bool,
 }
 
 /// One of them.
@@ -74,7 +78,8 @@ impl Foreign {
                 rules,
             });
         }
-        Ok(Self { chains })
+        let bridged = std::fs::read_to_string(BRIDGED).is_ok_and(|value| value.trim() == "1");
+        Ok(Self { chains, bridged })
     }
 
     /// What they drop of these networks, with the way out.
@@ -83,17 +88,22 @@ impl Foreign {
         for network in state.networks.values() {
             let interface = network.interface.as_str();
             let crosses = matches!(network.spec.kind, Kind::Nat | Kind::Routed);
+            let bridge = network.spec.bridge.as_ref().filter(|_| self.bridged);
             for judge in self.chains.iter().filter(|judge| judge.closed) {
-                let passes = |key| {
-                    judge
-                        .rules
-                        .iter()
-                        .any(|rule| rule.lets_pass(key, interface))
-                };
+                let named = |key, name| judge.rules.iter().any(|rule| rule.lets_pass(key, name));
+                let passes = |key| named(key, interface);
                 let dropped = match judge.chain.hook.as_deref() {
                     Some("forward") if crosses => !passes("iifname") || !passes("oifname"),
                     Some("input") if network.spec.dns.enabled && network.spec.subnet.is_some() => {
                         !passes("iifname")
+                    }
+                    Some("forward") => {
+                        if let Some(bridge) = bridge
+                            && !named("iifname", bridge.as_str())
+                        {
+                            said.push(judge.bridged(interface, bridge.as_str()));
+                        }
+                        false
                     }
                     _ => false,
                 };
@@ -170,6 +180,16 @@ impl Judge {
             }
         }
         text
+    }
+
+    fn bridged(&self, interface: &str, bridge: &str) -> String {
+        let place = self.owner.as_ref().unwrap_or(&self.chain);
+        format!(
+            "another firewall drops what {interface} sends within the bridge {bridge} (chain {} of table {} {}, which bridges show their \
+             packets to): let it pass with `nft insert rule {place} iifname {bridge} oifname {bridge} counter accept`, or spare \
+             bridges with `sysctl net.bridge.bridge-nf-call-iptables=0`",
+            self.chain.name, self.chain.family, self.chain.table
+        )
     }
 
     fn sentence(&self, interface: &str) -> String {
@@ -252,6 +272,13 @@ mod tests {
         )
     }
 
+    fn foreign(chains: Vec<Judge>) -> Foreign {
+        Foreign {
+            chains,
+            bridged: true,
+        }
+    }
+
     fn lan() -> State {
         let mut state = State::default();
         let site = ringway_network::Site::default();
@@ -288,7 +315,7 @@ mod tests {
             ),
         ] {
             let chains = vec![closed(chain, owner, hook, "")];
-            let said = Foreign { chains }.warnings(&lan());
+            let said = foreign(chains).warnings(&lan());
             assert!(said.len() == 1 && said[0].contains(way), "{said:?}");
         }
         let accepts = [
@@ -296,20 +323,38 @@ mod tests {
             rule("FORWARD", 2, "oifname", "rw-lan", ""),
         ];
         let half = vec![closed("FORWARD", None, "forward", &accepts[0])];
-        assert_eq!(Foreign { chains: half }.warnings(&lan()).len(), 1);
+        assert_eq!(foreign(half).warnings(&lan()).len(), 1);
         let whole = vec![closed("FORWARD", None, "forward", &accepts.join(","))];
-        assert_eq!(Foreign { chains: whole }.warnings(&lan()).len(), 0);
+        assert_eq!(foreign(whole).warnings(&lan()).len(), 0);
+    }
+
+    #[test]
+    fn bridges_that_show_their_packets_are_told_of() {
+        let mut state = State::default();
+        let office = ringway_api::v1::NetworkSpec {
+            kind: Kind::Bridge,
+            bridge: Some("br0".parse().unwrap()),
+            ..spec("office")
+        };
+        let site = ringway_network::Site::default();
+        state.create(office, &site).unwrap();
+        let docker = || closed("FORWARD", Some("DOCKER-USER"), "forward", "");
+        let said = foreign(vec![docker()]).warnings(&state);
+        let way = "nft insert rule ip filter DOCKER-USER iifname br0 oifname br0 counter accept";
+        assert!(said.len() == 1 && said[0].contains(way), "{said:?}");
+        assert!(said[0].contains(" rw-office "), "{said:?}");
+        let spared = Foreign {
+            bridged: false,
+            ..foreign(vec![docker()])
+        };
+        assert_eq!(spared.warnings(&state).len(), 0);
     }
 
     #[test]
     fn our_rules_are_put_in_once_and_taken_away_with_their_network() {
-        let foreign = |rules: &[String]| Foreign {
-            chains: vec![closed(
-                "FORWARD",
-                Some("DOCKER-USER"),
-                "forward",
-                &rules.join(","),
-            )],
+        let docker = |rules: &[String]| {
+            let owner = Some("DOCKER-USER");
+            foreign(vec![closed("FORWARD", owner, "forward", &rules.join(","))])
         };
         let insert = |side| {
             format!(
@@ -317,19 +362,19 @@ mod tests {
             )
         };
         let both = insert("iifname") + &insert("oifname");
-        assert_eq!(foreign(&[]).opening(&["rw-lan"]), [both.as_str()]);
+        assert_eq!(docker(&[]).opening(&["rw-lan"]), [both.as_str()]);
         let there = [
             rule("DOCKER-USER", 7, "iifname", "rw-lan", "ringway rw-lan"),
             rule("DOCKER-USER", 8, "oifname", "rw-lan", "ringway rw-lan"),
         ];
-        assert!(foreign(&there).opening(&["rw-lan"]).is_empty());
+        assert!(docker(&there).opening(&["rw-lan"]).is_empty());
         assert_eq!(
-            foreign(&there[..1]).opening(&["rw-lan"]),
+            docker(&there[..1]).opening(&["rw-lan"]),
             [insert("oifname")]
         );
         let gone = "delete rule ip filter DOCKER-USER handle 7\ndelete rule ip filter DOCKER-USER handle 8\n";
-        assert_eq!(foreign(&there).opening(&[]), [gone]);
-        let mut accepts = foreign(&there);
+        assert_eq!(docker(&there).opening(&[]), [gone]);
+        let mut accepts = docker(&there);
         accepts.chains[0].closed = false;
         assert_eq!(accepts.opening(&["rw-lan"]), [gone]);
         // Of before there was a DOCKER-USER; and somebody else's.
@@ -337,7 +382,7 @@ mod tests {
             rule("FORWARD", 3, "iifname", "rw-lan", "ringway rw-lan"),
             rule("FORWARD", 4, "iifname", "rw-lan", "mine"),
         ];
-        let text = foreign(&moved).opening(&["rw-lan"]);
+        let text = docker(&moved).opening(&["rw-lan"]);
         assert_eq!(
             text,
             [format!("delete rule ip filter FORWARD handle 3\n{both}")]
