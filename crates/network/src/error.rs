@@ -13,7 +13,7 @@ pub enum Invalid {
     #[error("there is a network {0} already")]
     NetworkExists(Name),
     /// There is none.
-    #[error("there is no network {name}{}: `ringway net list` shows those there are", meant(.near))]
+    #[error("there is no network {name}{} `ringway net list` shows those there are", meant(.near))]
     NoNetwork {
         /// The name.
         name: Name,
@@ -201,7 +201,7 @@ pub enum Invalid {
 
 fn meant(near: &Option<Name>) -> String {
     near.as_ref()
-        .map_or_else(String::new, |near| format!(", did you mean {near}?"))
+        .map_or_else(|| ":".to_owned(), |near| format!(", did you mean {near}?"))
 }
 
 /// What follows a thing of which there are so many.
