@@ -36,6 +36,7 @@ test: ## run every test, with the set-up it needs
 	@scripts/setup test
 	$(cargo) build --release -p ringway
 	@guest/build
+	@guest/build full
 	$(cargo) test --workspace --exclude ringway-tests --no-fail-fast
 	RINGWAY=$(release) RINGWAY_PREVIOUS=$$(scripts/previous) RINGWAY_TEST_STRICT=1 $(cargo) test -p ringway-tests --no-fail-fast
 

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     Lab, Netns,
     agent::Agent,
+    archive,
     endpoint::Endpoint,
     process::{Process, command, first_readable},
     qemu::{self, Accel},
@@ -40,6 +41,7 @@ pub struct Builder<'a> {
     processors: u16,
     memory: u32,
     append: String,
+    files: Vec<(PathBuf, String)>,
     accel: Option<Accel>,
     netns: Option<&'a Netns>,
     variant: &'static str,
@@ -57,6 +59,7 @@ impl<'a> Builder<'a> {
             processors: 1,
             memory: 384,
             append: String::new(),
+            files: Vec::new(),
             accel: None,
             netns: None,
             variant: "cloud",
@@ -88,6 +91,12 @@ impl<'a> Builder<'a> {
     pub fn append(mut self, words: &str) -> Self {
         self.append.push(' ');
         self.append.push_str(words);
+        self
+    }
+
+    /// Puts a file into the guest, into one of its directories: `bin/ringway`.
+    pub fn file(mut self, path: PathBuf, name: &str) -> Self {
+        self.files.push((path, name.into()));
         self
     }
 
@@ -227,7 +236,12 @@ impl<'a> Builder<'a> {
         agent: &Path,
         console: &Path,
     ) -> Result<()> {
-        let [kernel, initramfs] = qemu::image(self.variant)?;
+        let [kernel, mut initramfs] = qemu::image(self.variant)?;
+        if !self.files.is_empty() {
+            let whole = self.lab.path(&format!("{}.initramfs", self.name));
+            archive::append(&initramfs, &self.files, &whole)?;
+            initramfs = whole;
+        }
         let memory = self.memory;
         let cpu = match accel {
             Accel::Kvm => "host",

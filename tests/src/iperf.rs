@@ -157,6 +157,13 @@ impl Running {
     }
 }
 
+impl Measured {
+    /// Reads what `iperf3 -J` printed.
+    pub fn parse(text: &str) -> Result<Self> {
+        parse(text)
+    }
+}
+
 fn parse(text: &str) -> Result<Measured> {
     let json: Value = serde_json::from_str(text).with_context(|| format!("no JSON: {text}"))?;
     if let Some(error) = json["error"].as_str() {

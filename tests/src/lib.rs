@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod agent;
+mod archive;
 pub mod audit;
 pub mod crossing;
 pub mod daemon;

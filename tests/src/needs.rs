@@ -15,6 +15,8 @@ use crate::{Lab, Netns, lab, ovs, qemu, switch};
 pub enum Need {
     /// A QEMU that works and the built guest.
     Guests,
+    /// The same with the guest of every driver (`guest/build full`).
+    FullGuest,
     /// Network namespaces and taps.
     Namespaces,
     /// Open vSwitch with DPDK.
@@ -62,6 +64,10 @@ impl Need {
             Self::Guests => {
                 qemu::check_vhost_user(qemu::version()?, qemu::accel(lab)?)?;
                 qemu::image("cloud").map(drop)
+            }
+            Self::FullGuest => {
+                Self::Guests.check(lab)?;
+                qemu::image("full").map(drop)
             }
             Self::Namespaces => {
                 for program in ["unshare", "nsenter", "ip"] {

@@ -61,7 +61,10 @@ pub(crate) fn image(variant: &str) -> Result<[PathBuf; 2]> {
     let files = ["vmlinuz", "initramfs"].map(|name| folder.join(name));
     for file in &files {
         if !file.exists() {
-            bail!("{} is missing; `make guest` builds it", file.display());
+            bail!(
+                "{} is missing; `guest/build {variant}` builds it",
+                file.display()
+            );
         }
     }
     Ok(files)

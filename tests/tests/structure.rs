@@ -60,10 +60,11 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// Crates with unsafe code, each with SAFETY notes: mapped memory, the rings in it, and ioctls that nothing safe wraps.
-const UNSAFE: [&str; 4] = [
+const UNSAFE: [&str; 5] = [
     "ringway-mem",
     "ringway-ring",
     "ringway-host",
+    "ringway-vhost",
     "ringway-port",
 ];
 

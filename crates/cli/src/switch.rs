@@ -3,7 +3,11 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use ringway_api::{PortSpec, control::Passed, port_spec::PortKind};
+use ringway_api::{
+    PortSpec,
+    control::Passed,
+    port_spec::{PortKind, VhostNet},
+};
 use ringway_switch::{Config, NewPort, Poll, Switch};
 
 use crate::{Failure, print, sandbox::Sandboxed, usage::socket_path};
@@ -51,7 +55,9 @@ A port; may be given many times.
 Kinds:
   vhost-user,path=P[,mode=server|client][,queues=N][,group=G][,perm=0660]
                                a virtual machine's NIC
-  tap,name=T[,queues=N]        a tap of the host that exists already
+  tap,name=T[,queues=N][,vhost=auto|on|off]
+                               a tap of the host that exists already; the kernel's vhost-net
+                               moves its frames where the host has it
   pcap,path=F                  a file that gets every frame
   sink                         takes every frame and forgets it
   generator[,destination=M][,source=M][,size=B][,pps=N][,count=N]
@@ -106,17 +112,34 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// The switch has no right to taps: it gets them open.
 fn opened(spec: PortSpec) -> Result<NewPort, Failure> {
-    let PortKind::Tap { name, queues } = &spec.kind else {
+    let PortKind::Tap {
+        name,
+        queues,
+        vhost,
+    } = &spec.kind
+    else {
         return Ok(spec.into());
     };
     let tap = ringway_host::tap::open(name.as_str(), *queues)?;
+    let devices = match (vhost, ringway_host::vhost_net::open(*queues)) {
+        (VhostNet::Off, _) => Vec::new(),
+        (_, Ok(devices)) => devices,
+        (VhostNet::On, Err(error)) => return Err(error.into()),
+        (VhostNet::Auto, Err(error)) => {
+            tracing::debug!("tap {name} does without vhost-net: {error}");
+            Vec::new()
+        }
+    };
     if let Err(error) = ringway_host::tap::check_up(name.as_str()) {
         tracing::warn!("{error}");
     }
     Ok(NewPort {
         spec,
-        passed: Passed::TapQueues,
-        fds: tap.queues,
+        passed: match devices.is_empty() {
+            true => Passed::TapQueues,
+            false => Passed::VhostNet,
+        },
+        fds: tap.queues.into_iter().chain(devices).collect(),
     })
 }
 

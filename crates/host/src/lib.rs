@@ -1,4 +1,4 @@
-//! Kernel verbs: taps, links and their addresses, routes, nftables, packet sockets.
+//! Kernel verbs: taps, links and their addresses, routes, nftables, packet sockets, vhost-net.
 
 #![warn(missing_docs)]
 
@@ -8,3 +8,4 @@ pub mod nft;
 pub mod packet;
 pub mod ready;
 pub mod tap;
+pub mod vhost_net;

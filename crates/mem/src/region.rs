@@ -130,6 +130,24 @@ impl Region {
         })
     }
 
+    /// Zeroed memory of our own, whose guest and user addresses are those at which it lies in this process.
+    pub(crate) fn identity(size: usize) -> Result<Self, MemoryError> {
+        let mapping = Mapping::anonymous(size)?;
+        let address = mapping.base.expose_provenance() as u64;
+        Ok(Self {
+            info: RegionInfo {
+                guest_address: address,
+                size: size as u64,
+                user_address: address,
+                shrinkable: false,
+                file: (0, 0),
+            },
+            file: None,
+            start: mapping.base,
+            mapping,
+        })
+    }
+
     /// The file behind it; `None` = memory of our own.
     pub(crate) fn file(&self) -> Option<MappedFile<'_>> {
         let (file, mmap_offset) = self.file.as_ref()?;

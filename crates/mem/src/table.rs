@@ -100,6 +100,12 @@ impl GuestMemory {
         }
     }
 
+    /// Zeroed private memory whose guest and user addresses are those at which it lies in this process: what a vhost device of the
+    /// kernel can reach.
+    pub fn identity(size: usize) -> Result<Self, MemoryError> {
+        Self::from_regions(vec![Arc::new(Region::identity(size)?)])
+    }
+
     /// As [`heap`](Self::heap), but each region is a memfd, mapped as a front-end's would be. Also hands out the requests, with
     /// descriptors of their own, that a front-end would send. The files carry no seal and accept any.
     pub fn memfd(layout: &[(u64, usize)]) -> Result<(Self, Vec<RegionRequest>), MemoryError> {

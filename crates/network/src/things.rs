@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use ringway_api::port_spec::{InterfaceName, PortKind, PortSpec, VhostUser};
+use ringway_api::port_spec::{InterfaceName, PortKind, PortSpec, VhostNet, VhostUser};
 use ringway_api::v1::{Forward, Kind, Name, StaticLease};
 
 use crate::model::{Network, State, first};
@@ -132,6 +132,7 @@ impl Things {
             ..PortSpec::new(PortKind::Tap {
                 name: network.interface.clone(),
                 queues: 1,
+                vhost: VhostNet::Auto,
             })
         };
         self.switch_ports

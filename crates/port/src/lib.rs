@@ -21,6 +21,7 @@ pub mod generator;
 pub mod pcapng;
 pub mod sink;
 pub mod tap;
+pub mod vhost_net;
 pub mod vhost_user;
 
 use std::os::fd::BorrowedFd;

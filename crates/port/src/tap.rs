@@ -282,7 +282,12 @@ impl Queue {
 }
 
 /// Pushes the frame that was read into `slot`.
-fn gather<'m>(burst: &mut Burst<'m>, counters: &Counters, slot: WriteSlice<'m>, len: usize) {
+pub(crate) fn gather<'m>(
+    burst: &mut Burst<'m>,
+    counters: &Counters,
+    slot: WriteSlice<'m>,
+    len: usize,
+) {
     let Some(frame_len) = len
         .checked_sub(vnet_hdr::LEN)
         .filter(|&len| len >= MIN_FRAME)

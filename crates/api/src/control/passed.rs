@@ -17,6 +17,8 @@ pub enum Passed {
     Connection,
     /// As many queues of a tap as the port has queue pairs, each set up already.
     TapQueues,
+    /// The same, and after them as many /dev/vhost-net that nobody owns yet, to move their frames.
+    VhostNet,
     /// One file open for writing, for pcap.
     File,
 }
@@ -67,6 +69,7 @@ impl Passed {
             )
             | (Self::File, PortKind::Pcap { .. }) => 1,
             (Self::TapQueues, PortKind::Tap { queues, .. }) => usize::from(*queues),
+            (Self::VhostNet, PortKind::Tap { queues, .. }) => 2 * usize::from(*queues),
             (_, PortKind::VhostUser(VhostUser { mode, .. })) => {
                 return Err(PassedError::Kind {
                     kind: format!("vhost-user mode={mode}"),
@@ -97,6 +100,7 @@ impl Passed {
             Self::Listener => "a listening socket",
             Self::Connection => "a connected socket",
             Self::TapQueues => "tap queues",
+            Self::VhostNet => "tap queues with vhost-net devices",
             Self::File => "a file",
         }
     }

@@ -65,6 +65,8 @@ pub enum PortKind {
         name: InterfaceName,
         /// Queue pairs, 1..=128.
         queues: u16,
+        /// Whether the kernel's vhost-net moves its frames.
+        vhost: VhostNet,
     },
     /// A capture file that gets every frame.
     Pcap {
@@ -100,6 +102,18 @@ pub struct VhostUser {
 impl VhostUser {
     /// Mode bits of a socket when none were given.
     pub const PERMISSIONS: u32 = 0o660;
+}
+
+/// Whether the kernel's vhost-net moves frames between a tap and the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VhostNet {
+    /// Where the host has it.
+    #[default]
+    Auto,
+    /// Yes, or the port cannot be.
+    On,
+    /// No: the switch reads and writes the tap.
+    Off,
 }
 
 /// Who listens on a vhost-user socket.

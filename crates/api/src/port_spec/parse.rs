@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use super::{
     Generator, MAX_QUEUES, MAX_SOCKET_PATH, Mac, Mode, Offload, PortKind, PortSpec, SpecError,
-    VhostUser,
+    VhostNet, VhostUser,
     limit::{BURST, MACS, MAX_MACS, STORM, count},
     value::{INTERFACE, MAC, NAME, RATE, TRUNK, VLAN, check_name, number},
 };
@@ -27,6 +27,7 @@ const MODE: &str = "server (the switch listens) or client (the virtual machine l
 const QUEUES: &str = "a number of queue pairs from 1 to 128";
 const GROUP: &str = "the name or number of a group";
 const PERMISSIONS: &str = "mode bits in octal from 0 to 0777, such as 0660";
+const VHOST: &str = "auto, on or off";
 const OFFLOAD: &str = "off, csum or all";
 const ADDRESS: &str = "six hexadecimal pairs such as 02:00:00:00:00:01";
 const SIZE: &str = "a frame length in bytes without FCS from 14 to 65535";
@@ -46,7 +47,7 @@ impl FromStr for PortSpec {
         }
         let (label, own): (_, &[&str]) = match kind.as_str() {
             "vhost-user" => ("vhost-user", &["path", "mode", "queues", "group", "perm"]),
-            "tap" => ("tap", &["name", "queues"]),
+            "tap" => ("tap", &["name", "queues", "vhost"]),
             "af-packet" => ("af-packet", &["interface"]),
             "pcap" => ("pcap", &["path"]),
             "sink" => ("sink", &[]),
@@ -67,6 +68,9 @@ impl FromStr for PortSpec {
             "tap" => PortKind::Tap {
                 name: keys.required("name", "tap,name=tap0", INTERFACE, parsed)?,
                 queues: keys.queues()?,
+                vhost: keys
+                    .optional("vhost", VHOST, vhost_net)?
+                    .unwrap_or_default(),
             },
             "af-packet" => PortKind::AfPacket {
                 interface: keys.required(
@@ -294,6 +298,15 @@ impl Keys {
         let queues = |text: &str| number(text).filter(|queues| (1..=MAX_QUEUES).contains(queues));
         Ok(self.optional("queues", QUEUES, queues)?.unwrap_or(1))
     }
+}
+
+fn vhost_net(text: &str) -> Option<VhostNet> {
+    Some(match text {
+        "auto" => VhostNet::Auto,
+        "on" => VhostNet::On,
+        "off" => VhostNet::Off,
+        _ => return None,
+    })
 }
 
 fn parsed<T: FromStr>(text: &str) -> Option<T> {

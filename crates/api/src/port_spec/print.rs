@@ -2,16 +2,21 @@
 
 use std::fmt;
 
-use super::{Generator, Mode, Offload, PortKind, PortSpec, VhostUser, limit::short};
+use super::{Generator, Mode, Offload, PortKind, PortSpec, VhostNet, VhostUser, limit::short};
 
 impl fmt::Display for PortSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.label())?;
         match &self.kind {
             PortKind::VhostUser(port) => vhost_user(f, port)?,
-            PortKind::Tap { name, queues } => {
+            PortKind::Tap {
+                name,
+                queues,
+                vhost,
+            } => {
                 key(f, "name", name)?;
                 unless(f, "queues", *queues, 1)?;
+                unless(f, "vhost", *vhost, VhostNet::default())?;
             }
             PortKind::Pcap { path } => key(f, "path", path.display())?,
             PortKind::AfPacket { interface } => key(f, "interface", interface)?,
@@ -86,6 +91,16 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Server => "server",
             Self::Client => "client",
+        })
+    }
+}
+
+impl fmt::Display for VhostNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
         })
     }
 }

@@ -55,7 +55,9 @@ fn every_key_of_every_kind_is_read() {
     );
 
     let spec = parse("tap,name=tap0,queues=4,vlan=7");
-    assert!(matches!(&spec.kind, PortKind::Tap { name, queues: 4 } if name.as_str() == "tap0"));
+    assert!(
+        matches!(&spec.kind, PortKind::Tap { name, queues: 4, vhost: VhostNet::Auto } if name.as_str() == "tap0")
+    );
     assert_eq!(
         (
             spec.name.as_deref(),
@@ -285,10 +287,19 @@ fn kind() -> impl Strategy<Value = PortKind> {
             })
         },
     );
+    let vhost = prop_oneof![
+        Just(VhostNet::Auto),
+        Just(VhostNet::On),
+        Just(VhostNet::Off)
+    ];
     prop_oneof![
         server,
         client,
-        (interface(), 1..=MAX_QUEUES).prop_map(|(name, queues)| PortKind::Tap { name, queues }),
+        (interface(), 1..=MAX_QUEUES, vhost).prop_map(|(name, queues, vhost)| PortKind::Tap {
+            name,
+            queues,
+            vhost
+        }),
         "[ -~]{1,300}".prop_map(|path| PortKind::Pcap { path: path.into() }),
         interface().prop_map(|interface| PortKind::AfPacket { interface }),
         Just(PortKind::Sink),

@@ -14,6 +14,7 @@ use ringway_api::control::{Client, ClientError, Passed, PortChange, PortInfo, Se
 use ringway_api::port_spec::{PortKind, PortSpec};
 use ringway_api::stats::Statistics;
 use ringway_host::tap::{self, TapError};
+use ringway_host::vhost_net;
 
 /// How long the switch may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -165,9 +166,18 @@ fn setting<T>(value: Option<T>) -> Setting<T> {
 /// Opens what the port needs and adds it.
 fn open(client: &mut Client, spec: PortSpec) -> Result<(), SwitchError> {
     match &spec.kind {
-        PortKind::Tap { name, queues } => {
+        PortKind::Tap { name, queues, .. } => {
             let tap = tap::open(name.as_str(), *queues)?;
-            client.add_port(spec, Passed::TapQueues, tap.queues)?;
+            match vhost_net::open(*queues) {
+                Ok(devices) => {
+                    let fds = tap.queues.into_iter().chain(devices).collect();
+                    client.add_port(spec, Passed::VhostNet, fds)?;
+                }
+                Err(error) => {
+                    tracing::debug!("{name} does without vhost-net: {error}");
+                    client.add_port(spec, Passed::TapQueues, tap.queues)?;
+                }
+            }
         }
         PortKind::VhostUser(user) => {
             if let Some(directory) = user.path.parent() {

@@ -13,6 +13,7 @@ use ringway_port::capture::{Capture, SourceNames};
 use ringway_port::generator::{Generator, Plan};
 use ringway_port::sink::Sink;
 use ringway_port::tap::Tap;
+use ringway_port::vhost_net::{VhostNet, VhostNetError};
 use ringway_port::vhost_user::{Device, Journal, Settings};
 use ringway_port::{Counters, Port};
 use ringway_wire::MacAddress;
@@ -99,6 +100,14 @@ pub enum AttachError {
         /// The tap.
         name: String,
     },
+    /// The kernel's vhost-net does not take it.
+    #[error("tap {name}: {error}; vhost=off does without")]
+    VhostNet {
+        /// The tap.
+        name: String,
+        /// What went wrong.
+        error: VhostNetError,
+    },
     /// It would have to be opened by a switch that opens nothing any more.
     #[error(
         "port {name}: this switch is in its sandbox and opens nothing itself: pass {wanted} with the request, or start the switch with --sandbox off"
@@ -178,8 +187,21 @@ impl Attached {
                         name: name.to_string(),
                     });
                 }
+                let devices = match passed {
+                    Passed::VhostNet => fds.split_off(fds.len() / 2),
+                    _ => Vec::new(),
+                };
                 let tap = Arc::new(Tap::new(fds, counters.clone()));
                 view = Some(tap.clone());
+                if !devices.is_empty() {
+                    let error = |error| AttachError::VhostNet {
+                        name: name.to_string(),
+                        error,
+                    };
+                    let vhost = VhostNet::new(tap.clone(), devices, counters.clone());
+                    view = Some(Arc::new(vhost.map_err(error)?));
+                    tracing::info!("port {name}: vhost-net moves its frames");
+                }
                 Kind::Tap(tap)
             }
             PortKind::Pcap { path } => {

@@ -194,8 +194,22 @@ const FCNTL: &[i32] = &[
     libc::F_ADD_SEALS,
 ];
 
-/// Non-blocking, a terminal or not, and the offloads of a tap (`TUNSETOFFLOAD`).
-const IOCTL: &[i32] = &[0x5421, 0x5401, 0x4004_54d0];
+/// Non-blocking, a terminal or not, the offloads of a tap (`TUNSETOFFLOAD`), and what `vhost::kernel` asks of a vhost-net device.
+const IOCTL: &[i32] = &[
+    0x5421,
+    0x5401,
+    0x4004_54d0,
+    0x8008_af00_u32.cast_signed(),
+    0x4008_af00,
+    0xaf01,
+    0x4008_af03,
+    0x4008_af10,
+    0x4028_af11,
+    0x4008_af12,
+    0x4008_af20,
+    0x4008_af21,
+    0x4008_af30,
+];
 
 /// A thread's name, and what a filter on top of this one needs.
 const PRCTL: &[i32] = &[libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS];
