@@ -116,7 +116,7 @@ fn each_refusal_names_key_value_and_way_out() {
         ),
         (
             "tap,name=t,path=/a",
-            "a tap port has no key \"path\": use one of name, queues, vlan, trunk, isolated, mac, rate, burst, storm, macs or offload",
+            "a tap port has no key \"path\": use one of name, queues, vhost, vlan, trunk, isolated, mac, rate, burst, storm, macs or offload",
         ),
         (
             "vhost-user,path=/a,path=/b",
