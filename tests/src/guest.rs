@@ -252,10 +252,20 @@ impl<'a> Builder<'a> {
             _ => "",
         };
         // Calibrating clocks and mitigating an emulated processor costs a second of every boot.
-        let append = format!(
+        let mut append = format!(
             "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr{}",
             self.append
         );
+        if let Some(disk) = qemu::disk(self.variant) {
+            append.push_str(" ringway.root=/dev/vda");
+            // What is written is forgotten.
+            qemu.arg("-drive")
+                .arg(format!(
+                    "file={},format=raw,if=none,id=disk,snapshot=on",
+                    disk.display()
+                ))
+                .args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
         if !self.reboots {
             qemu.arg("-no-reboot");
         }

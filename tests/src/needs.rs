@@ -17,6 +17,8 @@ pub enum Need {
     Guests,
     /// The same with the guest of every driver (`guest/build full`).
     FullGuest,
+    /// The same, and the guest with a Debian system.
+    Debian,
     /// Network namespaces and taps.
     Namespaces,
     /// Open vSwitch with DPDK.
@@ -68,6 +70,10 @@ impl Need {
             Self::FullGuest => {
                 Self::Guests.check(lab)?;
                 qemu::image("full").map(drop)
+            }
+            Self::Debian => {
+                Self::Guests.check(lab)?;
+                qemu::image("debian").map(drop)
             }
             Self::Namespaces => {
                 for program in ["unshare", "nsenter", "ip"] {

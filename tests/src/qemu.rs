@@ -70,6 +70,12 @@ pub(crate) fn image(variant: &str) -> Result<[PathBuf; 2]> {
     Ok(files)
 }
 
+/// The disk that belongs to a variant, if it has one.
+pub(crate) fn disk(variant: &str) -> Option<PathBuf> {
+    let file = lab::target().join("guest").join(variant).join("disk");
+    file.exists().then_some(file)
+}
+
 /// Whether KVM boots the guest here. Found out by booting once; the answer is kept until the next start of this machine.
 pub fn accel(lab: &Lab) -> Result<Accel> {
     // The files that decide: the machine's boot, and QEMU.
