@@ -12,6 +12,7 @@ mod archive;
 pub mod audit;
 pub mod crossing;
 pub mod daemon;
+pub mod dhcp;
 pub mod dump;
 mod endpoint;
 mod gate;

@@ -262,8 +262,8 @@ impl Daemon {
     }
 
     fn describe(&self, network: &Network) -> NetworkInfo {
-        let lent = self.inner.ground.services.lent(&network.spec.name);
-        report::network(network, lent.len())
+        let (services, name) = (&self.inner.ground.services, &network.spec.name);
+        report::network(network, services.lent(name).len(), services.free(name))
     }
 }
 

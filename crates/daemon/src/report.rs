@@ -3,8 +3,8 @@
 use ringway_api::v1::{Binding, Forward, Lease, Name, NetworkInfo, PortInfo};
 use ringway_network::{Invalid, Network, Port, State};
 
-/// A network; `lent` is how many of its addresses DHCP lent.
-pub(crate) fn network(network: &Network, lent: usize) -> NetworkInfo {
+/// A network; `lent` is how many of its addresses DHCP lent, `free` how many it has left.
+pub(crate) fn network(network: &Network, lent: usize, free: Option<usize>) -> NetworkInfo {
     let bound = network.ports.values().filter(|p| p.address.is_some());
     NetworkInfo {
         spec: network.spec.clone(),
@@ -13,6 +13,7 @@ pub(crate) fn network(network: &Network, lent: usize) -> NetworkInfo {
         vlan: network.vlan,
         ports: network.ports.len(),
         leases: bound.count() + network.leases.len() + lent,
+        free,
     }
 }
 

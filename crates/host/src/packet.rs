@@ -10,15 +10,16 @@ use rustix::net::netdevice::name_to_index;
 /// Longest frame received; DHCP fits into 1500 bytes, and what is longer is cut off.
 pub const LONGEST: usize = 2048;
 
-/// `struct sock_filter` for what is sent to UDP port 67 over IPv4, unfragmented, and for ARP replies; nothing that we send.
-const FILTER: [libc::sock_filter; 16] = [
+/// Bytes that may wait, as the kernel counts them: about 4000 requests, while leases are written to a slow disk.
+const WAITING: c_int = 4 << 20;
+
+/// `struct sock_filter` for what is sent to UDP port 67 over IPv4, unfragmented, and for ARP; nothing that we send.
+const FILTER: [libc::sock_filter; 14] = [
     // Which way: the offset is SKF_AD_OFF + SKF_AD_PKTTYPE (linux/filter.h), the value PACKET_OUTGOING.
     op(0x30, 0, 0, 0xffff_f004),
-    op(0x15, 13, 0, 4),
+    op(0x15, 11, 0, 4),
     op(0x28, 0, 0, 12),
-    op(0x15, 0, 2, 0x0806),
-    op(0x28, 0, 0, 20),
-    op(0x15, 8, 9, 2),
+    op(0x15, 8, 0, 0x0806),
     op(0x15, 0, 8, 0x0800),
     op(0x30, 0, 0, 23),
     op(0x15, 0, 6, 17),
@@ -61,10 +62,11 @@ impl PacketSocket {
         let index = name_to_index(&socket, interface)?;
         let mut filter = FILTER;
         let program = libc::sock_fprog {
-            len: 16,
+            len: 14,
             filter: filter.as_mut_ptr(),
         };
         set(raw, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
+        set(raw, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &WAITING)?;
         let on: c_int = 1;
         set(raw, libc::SOL_PACKET, libc::PACKET_AUXDATA, &on)?;
         // SAFETY: all zero is a value of this plain C structure.

@@ -65,7 +65,7 @@ pub enum Invalid {
     #[error("an MTU of {0} does not work: give 576 to 65521")]
     Mtu(u16),
     /// Numbers that DHCP cannot say.
-    #[error("a lease of {0} seconds is not possible: give 60 to 4294967294")]
+    #[error("a lease of {0} seconds is not possible: give 20 to 4294967294")]
     LeaseSeconds(u32),
     /// An address outside of the subnet, or its first or last.
     #[error("{what} {address} is not an address for guests of {subnet}")]

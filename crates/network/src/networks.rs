@@ -211,7 +211,8 @@ impl State {
 }
 
 fn check_dhcp(spec: &NetworkSpec, subnet: Ipv4Net) -> Result<(), Invalid> {
-    if !(60..=u32::MAX - 1).contains(&spec.dhcp.lease_seconds) {
+    // dhcpcd takes nothing shorter.
+    if !(20..=u32::MAX - 1).contains(&spec.dhcp.lease_seconds) {
         return Err(Invalid::LeaseSeconds(spec.dhcp.lease_seconds));
     }
     if let Some((first, last)) = spec.dhcp.range {

@@ -1,7 +1,8 @@
 //! Which address is whose: bindings by people, leases by DHCP, and the choice of an address for who has none.
 //!
 //! A pool is a model: what changes it is returned as a [`Change`] and has to be committed by the caller before anybody is told.
-//! After a restart the same changes, put in again with [`Pool::restore`], make the same pool.
+//! After a restart the same changes, put in again with [`Pool::restore`], make the same pool. Those that could not be committed are
+//! taken back with [`Pool::undo`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -11,80 +12,17 @@ use ringway_wire::MacAddress;
 
 use crate::dns::Hosts;
 
+mod lease;
+pub use lease::{Change, Client, Lease, Refusal, Reservation, State};
+
 /// Seconds an offer is kept for the client that got it.
 const OFFER_SECONDS: u64 = 60;
 /// Seconds an address is not given out after somebody said it is in use (as ISC dhcpd has it by default).
 const DECLINED_SECONDS: u64 = 86_400;
-
-/// Who an address is lent to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Client {
-    /// By client identifier (option 61).
-    Id(Vec<u8>),
-    /// By hardware address.
-    Mac(MacAddress),
-}
-
-/// An address bound by a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reservation {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// To whom.
-    pub client: Client,
-    /// Its name.
-    pub name: Option<String>,
-}
-
-/// What became of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Lent.
-    Bound,
-    /// Given back, or expired; remembered for the client.
-    Free,
-    /// In use by somebody unknown.
-    Declined,
-}
-
-/// An address that DHCP lent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// To whom.
-    pub client: Client,
-    /// Hardware address of the client.
-    pub mac: MacAddress,
-    /// Name that the client asked for and nobody else has.
-    pub name: Option<String>,
-    /// When it ends, in seconds since 1970-01-01 UTC.
-    pub expires: u64,
-    /// What became of it.
-    pub state: State,
-}
-
-impl Lease {
-    /// Whether the address is somebody's now.
-    pub fn is_active(&self, now: u64) -> bool {
-        self.state != State::Free && self.expires > now
-    }
-}
-
-/// Something to commit: the lease takes the place of any other of its address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change(pub Lease);
-
-/// Why there is no address for a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// All are lent or bound.
-    #[error("no address is left")]
-    Exhausted,
-    /// Somebody else's, or not one to lend.
-    #[error("the address is not the client's")]
-    NotYours,
-}
+/// Seconds an address is not offered after somebody was heard to use it without a lease.
+const SEEN_SECONDS: u64 = 600;
+/// Addresses in use that are remembered; more than a `/20` has, and less than a liar may want.
+const SEEN_MOST: usize = 4096;
 
 /// The addresses of a network.
 #[derive(Clone, Debug)]
@@ -98,7 +36,20 @@ pub struct Pool {
     by_client: HashMap<Client, Ipv4Addr>,
     /// Where to look for a name: every address that a binding or a lease, ended or not, gives it.
     by_name: BTreeSet<(String, Ipv4Addr)>,
-    offers: HashMap<Ipv4Addr, (Client, u64)>,
+    offers: HashMap<Ipv4Addr, Offer>,
+    offer_of: HashMap<Client, Ipv4Addr>,
+    /// When offers and uses that are over were last forgotten.
+    swept: u64,
+    /// Addresses heard in use, by whom and until when that counts.
+    seen: HashMap<Ipv4Addr, (MacAddress, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Offer {
+    client: Client,
+    /// The client's hardware address, whatever name it goes by.
+    mac: Option<MacAddress>,
+    until: u64,
 }
 
 impl Pool {
@@ -113,6 +64,9 @@ impl Pool {
             by_client: HashMap::new(),
             by_name: BTreeSet::new(),
             offers: HashMap::new(),
+            offer_of: HashMap::new(),
+            swept: 0,
+            seen: HashMap::new(),
         }
     }
 
@@ -136,29 +90,53 @@ impl Pool {
 
     /// Puts in a lease as it was committed.
     pub fn restore(&mut self, lease: Lease) {
-        self.offers.remove(&lease.address);
-        if let Some(old) = self.leases.get(&lease.address)
-            && self.by_client.get(&old.client) == Some(&lease.address)
-        {
-            self.by_client.remove(&old.client);
-        }
-        let forgotten = self
-            .leases
-            .get(&lease.address)
-            .and_then(|old| old.name.clone());
-        let bound = self.reservations.get(&lease.address).map(|r| &r.name);
-        if let Some(name) = forgotten
-            && bound != Some(&Some(name.clone()))
-        {
-            self.by_name.remove(&(name, lease.address));
-        }
+        self.forget_offer_of(lease.address);
+        self.remove(lease.address);
         if let Some(name) = &lease.name {
             self.by_name.insert((name.clone(), lease.address));
         }
-        if lease.state != State::Declined {
+        // A client that moved has two; the one it has now, or had last, is the one it gets again.
+        let rank = |lease: &Lease| (lease.state == State::Bound, lease.expires);
+        let other = self.by_client.get(&lease.client);
+        let other = other.and_then(|address| self.leases.get(address));
+        if lease.state != State::Declined && other.is_none_or(|other| rank(other) <= rank(&lease)) {
             self.by_client.insert(lease.client.clone(), lease.address);
         }
         self.leases.insert(lease.address, lease);
+    }
+
+    /// Takes changes back that could not be committed; the latest were made last, and nothing was changed since.
+    pub fn undo(&mut self, changes: Vec<Change>) {
+        for Change { lease, before } in changes.into_iter().rev() {
+            match before {
+                Some(before) => self.restore(before),
+                None => self.remove(lease.address),
+            }
+        }
+    }
+
+    fn remove(&mut self, address: Ipv4Addr) {
+        let Some(old) = self.leases.remove(&address) else {
+            return;
+        };
+        if self.by_client.get(&old.client) == Some(&address) {
+            self.by_client.remove(&old.client);
+        }
+        let bound = self
+            .reservations
+            .get(&address)
+            .and_then(|r| r.name.as_ref());
+        if let Some(name) = old.name
+            && bound != Some(&name)
+        {
+            self.by_name.remove(&(name, address));
+        }
+    }
+
+    fn set(&mut self, lease: Lease) -> Change {
+        let before = self.leases.get(&lease.address).cloned();
+        self.restore(lease.clone());
+        Change { lease, before }
     }
 
     /// Every lease there is or was.
@@ -207,7 +185,7 @@ impl Pool {
         wish: Option<Ipv4Addr>,
         now: u64,
     ) -> Result<(Ipv4Addr, bool), Refusal> {
-        self.offers.retain(|_, (_, until)| *until > now);
+        self.sweep(now);
         let client = clients.first().ok_or(Refusal::NotYours)?;
         let bound = clients.iter().find_map(|client| self.reserved.get(client));
         if let Some(&address) = bound
@@ -215,29 +193,26 @@ impl Pool {
         {
             return Ok((address, false));
         }
-        let offered = self
-            .offers
-            .iter()
-            .find(|(_, (to, _))| to == client)
-            .map(|(address, _)| *address);
+        let offered = self.offer_of.get(client).copied();
         let last = self.by_client.get(client).copied();
-        if let Some(address) = [last, offered]
-            .into_iter()
-            .flatten()
-            .find(|&a| self.may_have(a, clients, now))
-        {
-            self.offers
-                .insert(address, (client.clone(), now + OFFER_SECONDS));
-            return Ok((address, last != Some(address)));
-        }
-        let wished = wish.filter(|&address| self.may_have(address, clients, now));
+        let known = [last, offered].into_iter().flatten();
+        let wished = known
+            .chain(wish)
+            .find(|&address| self.may_have(address, clients, now));
         let address = match wished {
             Some(address) => address,
             None => self.choose(client, now).ok_or(Refusal::Exhausted)?,
         };
-        self.offers
-            .insert(address, (client.clone(), now + OFFER_SECONDS));
-        Ok((address, true))
+        self.forget_offer_of(address);
+        self.forget_offer(std::slice::from_ref(client));
+        self.offer_of.insert(client.clone(), address);
+        let offer = Offer {
+            client: client.clone(),
+            mac: clients.iter().find_map(Client::mac),
+            until: now + OFFER_SECONDS,
+        };
+        self.offers.insert(address, offer);
+        Ok((address, last != Some(address)))
     }
 
     /// Lends `address` to a client that asks for it, until `expires`.
@@ -263,10 +238,13 @@ impl Pool {
         let mut changes = Vec::new();
         if let Some(&before) = self.by_client.get(client)
             && before != address
-            && let Some(lease) = self.leases.get_mut(&before)
+            && let Some(lease) = self.leases.get(&before).cloned()
         {
-            lease.state = State::Free;
-            changes.push(Change(lease.clone()));
+            changes.push(self.set(Lease {
+                state: State::Free,
+                expires: lease.expires.min(now),
+                ..lease
+            }));
         }
         let lease = Lease {
             address,
@@ -276,19 +254,22 @@ impl Pool {
             expires,
             state: State::Bound,
         };
-        self.restore(lease.clone());
-        changes.push(Change(lease));
+        self.seen.remove(&address);
+        changes.push(self.set(lease));
         Ok(changes)
     }
 
     /// Takes an address back that its client gives up.
     pub fn release(&mut self, clients: &[Client], address: Ipv4Addr, now: u64) -> Option<Change> {
-        let lease = self.leases.get_mut(&address)?;
+        let lease = self.leases.get(&address)?.clone();
         if !clients.contains(&lease.client) || lease.state != State::Bound {
             return None;
         }
-        (lease.state, lease.expires) = (State::Free, now);
-        Some(Change(lease.clone()))
+        Some(self.set(Lease {
+            state: State::Free,
+            expires: now,
+            ..lease
+        }))
     }
 
     /// Keeps an address back that somebody else has, as its client or a probe found out. Only what the client was offered or has.
@@ -302,7 +283,7 @@ impl Pool {
         let offered = self
             .offers
             .get(&address)
-            .is_some_and(|(to, _)| clients.contains(to));
+            .is_some_and(|offer| clients.contains(&offer.client));
         let lent = self
             .leases
             .get(&address)
@@ -316,37 +297,103 @@ impl Pool {
             expires: now + DECLINED_SECONDS,
             state: State::Declined,
         };
-        self.restore(lease.clone());
-        Some(Change(lease))
+        Some(self.set(lease))
+    }
+
+    /// Hears that `mac` uses `address`. If it was just offered to another it is kept back, as if declined; a free one is not
+    /// offered to others for a while.
+    pub fn hear(&mut self, mac: MacAddress, address: Ipv4Addr, now: u64) -> Option<Change> {
+        self.sweep(now);
+        if !self.range.contains(&u32::from(address)) || self.excluded.contains(&address) {
+            return None;
+        }
+        let offer = self.offers.get(&address).filter(|offer| offer.until > now);
+        if let Some(offer) = offer
+            && offer.mac != Some(mac)
+        {
+            let client = [offer.client.clone()];
+            return self.decline(&client, mac, address, now);
+        }
+        let lease = self.leases.get(&address);
+        if lease.is_some_and(|lease| lease.mac == mac && lease.is_active(now)) {
+            return None;
+        }
+        if self.seen.len() < SEEN_MOST || self.seen.contains_key(&address) {
+            self.seen.insert(address, (mac, now + SEEN_SECONDS));
+        }
+        None
+    }
+
+    /// Whether the client has, or had, this address of any.
+    pub fn remembers(&self, clients: &[Client], address: Ipv4Addr) -> bool {
+        let lease = self.leases.get(&address);
+        lease.is_some_and(|lease| clients.contains(&lease.client))
+            || self
+                .reservations
+                .get(&address)
+                .is_some_and(|r| clients.contains(&r.client))
+    }
+
+    /// Whether anything is known of the client.
+    pub fn knows(&self, clients: &[Client]) -> bool {
+        clients
+            .iter()
+            .any(|client| self.by_client.contains_key(client) || self.reserved.contains_key(client))
     }
 
     /// The client that `address` was offered to and that has not taken it up.
     pub fn offered_to(&self, address: Ipv4Addr, now: u64) -> Option<&Client> {
-        self.offers
-            .get(&address)
-            .filter(|(_, until)| *until > now)
-            .map(|(client, _)| client)
+        let offer = self.offers.get(&address);
+        offer
+            .filter(|offer| offer.until > now)
+            .map(|offer| &offer.client)
     }
 
     /// Forgets what was offered to a client that chose another server.
     pub fn forget_offer(&mut self, clients: &[Client]) {
-        self.offers.retain(|_, (to, _)| !clients.contains(to));
+        for client in clients {
+            if let Some(address) = self.offer_of.remove(client) {
+                self.offers.remove(&address);
+            }
+        }
     }
 
-    /// How many addresses are lent now, and how many may be.
-    pub fn usage(&self, now: u64) -> (usize, usize) {
-        let used = self
-            .leases
-            .values()
-            .filter(|lease| lease.is_active(now))
-            .count();
+    fn forget_offer_of(&mut self, address: Ipv4Addr) {
+        if let Some(offer) = self.offers.remove(&address) {
+            self.offer_of.remove(&offer.client);
+        }
+    }
+
+    /// Forgets what is over; once a second, so that many clients at once do not cost the square of their number.
+    fn sweep(&mut self, now: u64) {
+        if self.swept == now {
+            return;
+        }
+        self.swept = now;
+        self.offers.retain(|_, offer| offer.until > now);
+        let offers = &self.offers;
+        self.offer_of
+            .retain(|_, address| offers.contains_key(address));
+        self.seen.retain(|_, (_, until)| *until > now);
+    }
+
+    /// How many addresses of the range are free: neither lent, bound nor kept back.
+    pub fn free(&self, now: u64) -> usize {
         let size = self.range.end().saturating_sub(*self.range.start()) as usize
             + usize::from(!self.range.is_empty());
-        (used, size)
+        let inside = |address: &&Ipv4Addr| self.range.contains(&u32::from(**address));
+        let lent = self.leases.values().filter(|lease| lease.is_active(now));
+        let lent = lent.map(|lease| &lease.address);
+        let taken: BTreeSet<_> = lent
+            .chain(self.reservations.keys())
+            .chain(&self.excluded)
+            .filter(inside)
+            .collect();
+        size - taken.len()
     }
 
     /// Whether the client may have the address now.
-    fn may_have(&self, address: Ipv4Addr, clients: &[Client], now: u64) -> bool {
+    pub fn may_have(&self, address: Ipv4Addr, clients: &[Client], now: u64) -> bool {
         let lendable =
             self.range.contains(&u32::from(address)) && !self.excluded.contains(&address);
         let bound = self.reservations.get(&address);
@@ -354,20 +401,32 @@ impl Pool {
             Some(reservation) => {
                 clients.contains(&reservation.client) && self.is_free_for(address, clients, now)
             }
-            None => lendable && self.is_free_for(address, clients, now),
+            None => {
+                lendable
+                    && self.is_free_for(address, clients, now)
+                    && !self.is_used_by_another(address, clients, now)
+            }
         }
     }
 
     /// Whether nobody else has the address, by lease or offer.
     fn is_free_for(&self, address: Ipv4Addr, clients: &[Client], now: u64) -> bool {
-        let offered = self.offers.get(&address).filter(|(_, until)| *until > now);
+        let offered = self.offers.get(&address).filter(|offer| offer.until > now);
         let lease = self
             .leases
             .get(&address)
             .filter(|lease| lease.is_active(now));
-        offered.is_none_or(|(to, _)| clients.contains(to))
+        offered.is_none_or(|offer| clients.contains(&offer.client))
             && lease
                 .is_none_or(|lease| lease.state == State::Bound && clients.contains(&lease.client))
+    }
+
+    /// Whether somebody else was heard to use an address that is lent to nobody. Who has it by a lease keeps it, whoever claims it.
+    fn is_used_by_another(&self, address: Ipv4Addr, clients: &[Client], now: u64) -> bool {
+        let seen = self.seen.get(&address).filter(|(_, until)| *until > now);
+        let lent = self.leases.get(&address);
+        seen.is_some_and(|(mac, _)| !clients.contains(&Client::Mac(*mac)))
+            && !lent.is_some_and(|lease| lease.state == State::Bound && lease.is_active(now))
     }
 
     /// A free address: one that nobody ever had, starting where the client's name points so that it gets the same one again
@@ -384,6 +443,7 @@ impl Pool {
                 || self.reservations.contains_key(address)
                 || self.excluded.contains(address)
                 || self.offers.contains_key(address)
+                || self.is_used_by_another(*address, std::slice::from_ref(client), now)
         };
         let candidates = (0..size)
             .map(|n| Ipv4Addr::from(first + u32::try_from((start + n) % size).unwrap_or(0)));
@@ -392,6 +452,7 @@ impl Pool {
             + self.reservations.len()
             + self.excluded.len()
             + self.offers.len()
+            + self.seen.len()
             + 1;
         candidates
             .take(known)

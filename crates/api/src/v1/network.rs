@@ -66,7 +66,7 @@ pub struct DhcpOptions {
     /// First and last address handed out to whom no address is bound; all but the gateway's if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<(Ipv4Addr, Ipv4Addr)>,
-    /// How long an address is lent, in seconds, 60 to 4294967294.
+    /// How long an address is lent, in seconds, 20 to 4294967294.
     pub lease_seconds: u32,
     /// NTP servers (option 42).
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -171,4 +171,7 @@ pub struct NetworkInfo {
     pub ports: usize,
     /// How many addresses are lent or bound.
     pub leases: usize,
+    /// How many addresses DHCP has left to lend; none if it lends none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<usize>,
 }

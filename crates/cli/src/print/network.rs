@@ -62,6 +62,14 @@ pub(crate) fn network(network: &NetworkInfo) -> String {
         ("ports", network.ports.to_string()),
         ("leases", network.leases.to_string()),
     ];
+    if let Some(free) = network.free {
+        let hint = if free == 0 {
+            ": the next client gets no address"
+        } else {
+            ""
+        };
+        lines.push(("free", format!("{free}{hint}")));
+    }
     if let Some(bridge) = &spec.bridge {
         lines.push(("bridge", bridge.to_string()));
     }
@@ -112,7 +120,7 @@ mod tests {
         serde_json::from_value(json!({
             "name": "lan", "subnet": "10.9.0.0/24", "gateway": "10.9.0.1", "mtu": 1500,
             "dhcp": { "range": ["10.9.0.10", "10.9.0.99"] },
-            "interface": "rw-lan", "vlan": 2, "ports": 3, "leases": 12
+            "interface": "rw-lan", "vlan": 2, "ports": 3, "leases": 12, "free": 0
         }))
         .unwrap()
     }
@@ -134,6 +142,7 @@ mod tests {
             "dhcp       10.9.0.10 to 10.9.0.99, for 1 h 0 min\n",
             "dns        NAME.lan.ringway\n",
             "subnet6    -\n",
+            "free       0: the next client gets no address\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

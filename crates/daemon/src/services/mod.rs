@@ -163,6 +163,14 @@ impl Services {
             .collect()
     }
 
+    /// How many addresses DHCP has left to lend in a network.
+    pub(crate) fn free(&self, network: &Name) -> Option<usize> {
+        let running = self.running();
+        let answers = &running.get(network)?.answers;
+        let lends = answers.service.network.spec.dhcp.enabled;
+        lends.then(|| lock(&answers.dhcp).pool.free(now()))
+    }
+
     /// What each network's services counted.
     pub(crate) fn counters(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let running = self.running();

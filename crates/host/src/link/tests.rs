@@ -117,7 +117,7 @@ fn a_changed_ruleset_is_told() {
 }
 
 #[test]
-fn dhcp_and_arp_replies_come_whole_and_nothing_else() {
+fn dhcp_and_arp_come_whole_and_nothing_else() {
     alone(async |netlink| {
         tap::create_persistent("rw-test", false, None).unwrap();
         let guest = tap::open("rw-test", 1).unwrap();
@@ -138,20 +138,20 @@ fn dhcp_and_arp_replies_come_whole_and_nothing_else() {
             rustix::io::write(&guest.queues[0], &with_header).unwrap();
         };
         let dhcp = frame(0x0800, &[(23, 17), (37, 67)]);
-        let reply = frame(0x0806, &[(21, 2)]);
+        let arp = [1, 2].map(|operation| frame(0x0806, &[(21, operation)]));
         for other in [
             frame(0x0800, &[(23, 17), (37, 68)]),
             frame(0x0800, &[(23, 6), (37, 67)]),
             frame(0x0800, &[(23, 17), (37, 67), (21, 1)]),
-            frame(0x0806, &[(21, 1)]),
+            frame(0x0835, &[(21, 1)]),
             frame(0x86dd, &[(23, 17), (37, 67)]),
         ] {
             send(&other);
         }
         send(&dhcp);
-        send(&reply);
+        arp.iter().for_each(|frame| send(frame));
         socket.get_ref().send(&dhcp).unwrap();
-        for expected in [&dhcp, &reply] {
+        for expected in [&dhcp, &arp[0], &arp[1]] {
             let mut buffer = [0; LONGEST];
             let received = loop {
                 let limit = std::time::Duration::from_secs(10);

@@ -90,6 +90,20 @@ pub enum Fault {
     Type,
 }
 
+impl Fault {
+    /// The counter that it counts in.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Short(_) => "dhcp_too_short",
+            Self::NoCookie => "dhcp_no_cookie",
+            Self::Operation(_) => "dhcp_not_a_request",
+            Self::Hardware(..) => "dhcp_not_ethernet",
+            Self::Option(_) => "dhcp_bad_option",
+            Self::Type => "dhcp_bad_type",
+        }
+    }
+}
+
 /// A message. Addresses that are not set are 0.0.0.0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -199,7 +213,8 @@ impl Message {
     }
 
     /// A server's message with `options` in their order. The first that does not fit into `limit` bytes, and those behind it,
-    /// are left out; an option of more than 255 bytes is cut into several (RFC 3396).
+    /// are left out, but not what a relay put in, which it wants back; an option of more than 255 bytes is cut into several
+    /// (RFC 3396).
     pub fn write(&self, options: &[(u8, Vec<u8>)], limit: usize) -> Vec<u8> {
         let mut bytes = vec![0; FIXED];
         bytes[..4].copy_from_slice(&[2, 1, 6, self.hops]);
@@ -212,11 +227,22 @@ impl Message {
         bytes[28..34].copy_from_slice(&self.chaddr);
         bytes.extend(COOKIE);
         let kind = (code::TYPE, vec![self.kind as u8]);
-        for (number, value) in std::iter::once(&kind).chain(options) {
+        let size = |value: &Vec<u8>| value.len() + 2 * value.len().div_ceil(255).max(1);
+        let relayed = |option: &&(u8, Vec<u8>)| option.0 == code::RELAY_INFORMATION;
+        let reserved: usize = options.iter().filter(relayed).map(|(_, v)| size(v)).sum();
+        let mut room = limit.saturating_sub(bytes.len() + reserved + 1);
+        let fitting = std::iter::once(&kind)
+            .chain(options.iter().filter(|option| !relayed(option)))
+            .take_while(|(_, value)| match room.checked_sub(size(value)) {
+                Some(left) => {
+                    room = left;
+                    true
+                }
+                None => false,
+            });
+        let fitting: Vec<_> = fitting.chain(options.iter().filter(relayed)).collect();
+        for (number, value) in fitting {
             let pieces = value.len().div_ceil(255).max(1);
-            if bytes.len() + value.len() + 2 * pieces + 1 > limit {
-                break;
-            }
             let mut rest = value.as_slice();
             for _ in 0..pieces {
                 let (piece, behind) = rest.split_at(rest.len().min(255));

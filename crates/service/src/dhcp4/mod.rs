@@ -28,6 +28,9 @@ const CLIENT_PORT: u16 = 68;
 /// Shortest lease that a client may ask for, in seconds.
 const SHORTEST_LEASE: u32 = 60;
 
+/// Counter of clients that got nothing because no address is left.
+pub const EXHAUSTED: &str = "dhcp_exhausted";
+
 /// What a server says.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -118,7 +121,7 @@ impl Server {
         let outcome = if layers.ether_type == EtherType::ARP {
             self.heard_arp(frame, now)
         } else {
-            match datagram(frame) {
+            match self.datagram(frame) {
                 Ok((from, payload)) => self.message(from, payload, now),
                 Err(event) => Outcome {
                     event,
@@ -137,15 +140,16 @@ impl Server {
         };
         let message = match Message::parse(payload) {
             Ok(message) => message,
-            Err(Fault::Hardware(..)) => return silent("dhcp_not_ethernet"),
-            Err(_) => return silent("dhcp_malformed"),
+            Err(fault) => return silent(fault.event()),
         };
-        if !message.giaddr.is_unspecified() && !self.config.subnet.contains(&message.giaddr) {
+        let relay = message.giaddr;
+        if !relay.is_unspecified() && (!self.config.subnet.contains(&relay) || self.is_edge(relay))
+        {
             return silent("dhcp_foreign_relay");
         }
         let mac = MacAddress(message.chaddr);
-        if !mac.is_unicast() {
-            return silent("dhcp_malformed");
+        if !mac.is_unicast() || mac == MacAddress([0; 6]) {
+            return silent("dhcp_bad_address");
         }
         let mut clients = vec![Client::Mac(mac)];
         if let Some(id) = message.client_id() {
@@ -167,7 +171,7 @@ impl Server {
             Type::Decline => self.decline(&heard),
             Type::Release => self.release(&heard),
             Type::Inform => self.inform(&heard),
-            Type::Offer | Type::Ack | Type::Nak => silent("dhcp_malformed"),
+            Type::Offer | Type::Ack | Type::Nak => silent(Fault::Type.event()),
         }
     }
 
@@ -190,7 +194,7 @@ impl Server {
                 }
             }
             Err(_) => Outcome {
-                event: "dhcp_exhausted",
+                event: EXHAUSTED,
                 ..Outcome::default()
             },
         }
@@ -204,7 +208,7 @@ impl Server {
             .offer(&heard.clients, wish, heard.now)
             .and_then(|(address, _)| self.grant(heard, address));
         granted.unwrap_or(Outcome {
-            event: "dhcp_exhausted",
+            event: EXHAUSTED,
             ..Outcome::default()
         })
     }
@@ -228,21 +232,36 @@ impl Server {
     fn judge(&mut self, heard: &Heard) -> Result<Ipv4Addr, Denial> {
         let message = heard.message;
         let requested = message.address(code::REQUESTED_ADDRESS);
-        let address = match (message.address(code::SERVER), requested) {
+        let has = (!message.ciaddr.is_unspecified()).then_some(message.ciaddr);
+        let mut unknown = false;
+        let address = match (message.address(code::SERVER), requested, has) {
             // SELECTING
-            (Some(server), Some(address)) if server == self.config.server => address,
-            (Some(server), _) if server != self.config.server => {
+            (Some(server), Some(address), _) if server == self.config.server => address,
+            (Some(server), ..) if server != self.config.server => {
                 self.pool.forget_offer(&heard.clients);
                 return Err(Denial::Silence("dhcp_other_server"));
             }
             // INIT-REBOOT
-            (None, Some(address)) if message.ciaddr.is_unspecified() => address,
-            // RENEWING, REBINDING
-            (None, None) if !message.ciaddr.is_unspecified() => message.ciaddr,
-            _ => return Err(Denial::Silence("dhcp_malformed")),
+            (None, Some(address), None) => {
+                unknown = !self.pool.remembers(&heard.clients, address);
+                address
+            }
+            // RENEWING, REBINDING; some say twice which address.
+            (None, requested, Some(address)) if requested.is_none_or(|r| r == address) => address,
+            _ => return Err(Denial::Silence("dhcp_contradictory")),
         };
         if !self.config.subnet.contains(&address) {
             return Err(Denial::Nak("the address is of another network"));
+        }
+        if unknown {
+            // Of a client that has another address, it is wrong; so is what somebody has, or nobody may.
+            let wrong = self.pool.knows(&heard.clients)
+                || !self.pool.may_have(address, &heard.clients, heard.now);
+            return Err(if wrong {
+                Denial::Nak("the address is not yours")
+            } else {
+                Denial::Silence("dhcp_unknown_client")
+            });
         }
         Ok(address)
     }
@@ -279,9 +298,10 @@ impl Server {
             self.pool
                 .decline(&heard.clients, heard.mac, address, heard.now)
         });
+        let event = change.as_ref().map_or("dhcp_ignored", |_| "dhcp_declines");
         Outcome {
             changes: change.into_iter().collect(),
-            event: "dhcp_declines",
+            event,
             ..Outcome::default()
         }
     }
@@ -291,18 +311,20 @@ impl Server {
             self.pool
                 .release(&heard.clients, heard.message.ciaddr, heard.now)
         });
+        let event = change.as_ref().map_or("dhcp_ignored", |_| "dhcp_releases");
         Outcome {
             changes: change.into_iter().collect(),
-            event: "dhcp_releases",
+            event,
             ..Outcome::default()
         }
     }
 
     /// Settings for a client that has an address (RFC 2131 section 4.3.5).
     fn inform(&mut self, heard: &Heard) -> Outcome {
-        if !self.config.subnet.contains(&heard.message.ciaddr) {
+        let address = heard.message.ciaddr;
+        if !self.config.subnet.contains(&address) || self.is_edge(address) {
             return Outcome {
-                event: "dhcp_malformed",
+                event: "dhcp_contradictory",
                 ..Outcome::default()
             };
         }
@@ -312,6 +334,12 @@ impl Server {
             event: "dhcp_informs",
             ..Outcome::default()
         }
+    }
+
+    /// Whether an address of the subnet is nobody's but its own or ours.
+    fn is_edge(&self, address: Ipv4Addr) -> bool {
+        let Config { subnet, server, .. } = &self.config;
+        [subnet.network(), subnet.broadcast(), *server].contains(&address)
     }
 
     /// Whether the message is for this server.
@@ -353,12 +381,19 @@ impl Server {
             chaddr: asked.chaddr,
             options: BTreeMap::new(),
         };
-        let name = self.pool.name_of(address, heard.now);
+        let named = if address.is_unspecified() {
+            asked.ciaddr
+        } else {
+            address
+        };
+        let name = self.pool.name_of(named, heard.now);
         let options = match kind {
             Type::Nak => options::refusal(&self.config, asked, reason.unwrap_or_default()),
             _ => options::settings(&self.config, asked, seconds, name),
         };
-        let payload = message.write(&options, asked.max_len());
+        // Nothing here cuts packets into fragments.
+        let mtu = usize::from(self.config.mtu.unwrap_or(1500).max(576));
+        let payload = message.write(&options, asked.max_len().min(mtu - 28));
         let (to_mac, to, port) = if !asked.giaddr.is_unspecified() {
             (heard.from, asked.giaddr, SERVER_PORT)
         } else if kind == Type::Nak {
@@ -390,56 +425,64 @@ impl Server {
 
     /// Somebody has an address; perhaps one that was just offered to another.
     fn heard_arp(&mut self, frame: &[u8], now: u64) -> Outcome {
-        let nothing = Outcome {
-            event: "arp_heard",
+        let outcome = |event, change: Option<Change>| Outcome {
+            changes: change.into_iter().collect(),
+            event,
             ..Outcome::default()
         };
         let Ok(packet) = arp::Packet::parse(frame.get(14..).unwrap_or_default()) else {
-            return nothing;
+            return outcome("arp_malformed", None);
         };
-        let Some(client) = self.pool.offered_to(packet.sender, now).cloned() else {
-            return nothing;
-        };
-        let own = packet.sender_mac == self.config.mac || client == Client::Mac(packet.sender_mac);
-        // A client that goes by an identifier may be testing the address itself.
-        if own || matches!(client, Client::Id(_)) && packet.operation == arp::REQUEST {
-            return nothing;
+        if !packet.sender_mac.is_unicast() || packet.sender_mac == MacAddress([0; 6]) {
+            return outcome("arp_bad_address", None);
         }
-        let change = self
-            .pool
-            .decline(&[client], packet.sender_mac, packet.sender, now);
-        Outcome {
-            changes: change.into_iter().collect(),
-            event: "dhcp_conflicts",
-            ..Outcome::default()
+        // Who tests an address before use has none yet (RFC 5227).
+        if packet.sender.is_unspecified() || packet.sender_mac == self.config.mac {
+            return outcome("arp_heard", None);
         }
+        let conflict = self.pool.hear(packet.sender_mac, packet.sender, now);
+        let event = conflict.as_ref().map_or("arp_heard", |_| "dhcp_conflicts");
+        outcome(event, conflict)
     }
-}
 
-/// Where a frame to a DHCP server came from, and its payload; or why it is none.
-fn datagram(frame: &[u8]) -> Result<(MacAddress, &[u8]), &'static str> {
-    let layers = dissect(frame, frame.len());
-    let network = layers.network.present().ok_or("not_dhcp")?;
-    let transport = layers.transport.present().ok_or("not_dhcp")?;
-    let udp = network.version == Version::V4 && transport.kind == TransportKind::Udp;
-    if !udp
-        || transport
-            .ports(frame)
-            .is_none_or(|(_, to)| to != SERVER_PORT)
-    {
-        return Err("not_dhcp");
+    /// Where a frame to a DHCP server came from, and its payload; or why it is none for us.
+    fn datagram<'a>(&self, frame: &'a [u8]) -> Result<(MacAddress, &'a [u8]), &'static str> {
+        let layers = dissect(frame, frame.len());
+        let network = layers.network.present().ok_or("dhcp_bad_packet")?;
+        if network.version != Version::V4 {
+            return Err("not_dhcp");
+        }
+        let packet = ipv4::Packet::new_checked(&frame[network.offset..network.end])
+            .map_err(|_| "dhcp_bad_packet")?;
+        if packet.is_fragment() {
+            return Err("dhcp_fragment");
+        }
+        let transport = layers.transport.present().ok_or("dhcp_bad_packet")?;
+        let to = transport.ports(frame).map(|(_, to)| to);
+        if transport.kind != TransportKind::Udp || to != Some(SERVER_PORT) {
+            return Err("not_dhcp");
+        }
+        let datagram =
+            udp::Datagram::new_checked(packet.payload()).map_err(|_| "dhcp_bad_packet")?;
+        let (len, all) = (usize::from(datagram.len()), packet.payload().len());
+        let missing = usize::from(packet.total_len()) > frame.len() - network.offset;
+        if missing || !(udp::HEADER_LEN..=all).contains(&len) {
+            return Err("dhcp_bad_packet");
+        }
+        let (source, to) = (packet.source(), packet.destination());
+        if !packet.checksum_ok() || !datagram.checksum_ok(source.into(), to.into()) {
+            return Err("dhcp_bad_checksum");
+        }
+        // The switch floods what it knows no way for, so what others are asked is heard here, too.
+        let subnet = self.config.subnet;
+        if ![self.config.server, Ipv4Addr::BROADCAST, subnet.broadcast()].contains(&to) {
+            return Err("dhcp_elsewhere");
+        }
+        let from = MacAddress::from_first(&frame[6..]).ok_or("dhcp_bad_packet")?;
+        let payload = transport.offset + udp::HEADER_LEN;
+        let end = payload + datagram.payload().len();
+        Ok((from, frame.get(payload..end).ok_or("dhcp_bad_packet")?))
     }
-    let packet = ipv4::Packet::new_checked(&frame[network.offset..network.end])
-        .map_err(|_| "dhcp_malformed")?;
-    let datagram = udp::Datagram::new_checked(packet.payload()).map_err(|_| "dhcp_malformed")?;
-    let sum = datagram.checksum_ok(packet.source().into(), packet.destination().into());
-    if packet.is_fragment() || !packet.checksum_ok() || !sum {
-        return Err("dhcp_malformed");
-    }
-    let from = MacAddress::from_first(&frame[6..]).ok_or("dhcp_malformed")?;
-    let payload = transport.offset + udp::HEADER_LEN;
-    let end = payload + datagram.payload().len();
-    Ok((from, frame.get(payload..end).ok_or("dhcp_malformed")?))
 }
 
 #[cfg(test)]

@@ -102,11 +102,9 @@ fn echo(asked: &Message, options: &mut Options) {
     }
 }
 
-/// What a relay put in goes back to it, last (RFC 3046 section 2.2).
+/// What a relay put in goes back to it, last (RFC 3046 section 2.2). One that works below IP leaves no address of its own.
 fn relay(asked: &Message, options: &mut Options) {
-    if let Some(information) = asked.options.get(&code::RELAY_INFORMATION)
-        && !asked.giaddr.is_unspecified()
-    {
+    if let Some(information) = asked.options.get(&code::RELAY_INFORMATION) {
         options.push((code::RELAY_INFORMATION, information.clone()));
     }
 }

@@ -3,6 +3,8 @@ use ringway_wire::eth;
 use super::*;
 use crate::leases::{Reservation, State};
 
+mod tables;
+
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const NOW: u64 = 1_000_000;
 
@@ -61,6 +63,10 @@ impl Say {
     }
 
     fn frame(&self) -> Vec<u8> {
+        self.frame_to(Ipv4Addr::BROADCAST)
+    }
+
+    fn frame_to(&self, to: Ipv4Addr) -> Vec<u8> {
         let message = Message {
             kind: self.kind,
             hops: 0,
@@ -75,7 +81,7 @@ impl Say {
         };
         let mut payload = message.write(&self.options, 1472);
         payload[0] = 1;
-        FrameBuilder::ipv4(self.ciaddr, Ipv4Addr::BROADCAST)
+        FrameBuilder::ipv4(self.ciaddr, to)
             .macs(mac(self.mac), MacAddress([0xff; 6]))
             .udp(CLIENT_PORT, SERVER_PORT)
             .build(&payload)
@@ -172,7 +178,7 @@ fn an_address_is_offered_and_granted_rfc_2131_3_1() {
         (mac(1), offer.address, CLIENT_PORT)
     );
     let outcome = lab.hear(&Say::selecting(1, offer.address).with(code::CLIENT_ID, &[1, 2, 3]));
-    let lease = &outcome.changes[0].0;
+    let lease = &outcome.changes[0].lease;
     assert_eq!(
         (lease.address, lease.expires, lease.state),
         (offer.address, NOW + 3600, State::Bound)
@@ -225,40 +231,60 @@ fn answers_go_where_rfc_2131_4_1_says() {
     let offer = lab.answer(&relayed);
     assert_eq!((offer.to, offer.port), (relayed.giaddr, SERVER_PORT));
     assert_eq!(offer.options[&code::RELAY_INFORMATION], [1, 1, 7]);
-    relayed.giaddr = Ipv4Addr::new(10, 0, 1, 200);
-    let outcome = lab.hear(&relayed);
-    assert_eq!(
-        (outcome.event, outcome.frames.len()),
-        ("dhcp_foreign_relay", 0)
-    );
+    for foreign in [Ipv4Addr::new(10, 0, 1, 200), SERVER] {
+        relayed.giaddr = foreign;
+        let outcome = lab.hear(&relayed);
+        assert_eq!(
+            (outcome.event, outcome.frames.len()),
+            ("dhcp_foreign_relay", 0)
+        );
+    }
 }
 
 #[test]
-fn a_client_that_boots_again_is_told_whether_its_address_holds_rfc_2131_4_3_2() {
+fn who_uses_an_address_without_a_lease_keeps_it_from_others() {
     let mut lab = Lab::new();
-    let address = lab.take(1);
-    let reboot =
-        |number, address| say(Type::Request, number).address(code::REQUESTED_ADDRESS, address);
-    assert_eq!(lab.answer(&reboot(1, address)).address, address);
-    // Somebody else's, another network's, and a free one that the server knows nothing of.
-    for (wish, kind) in [
-        (address, Type::Nak),
-        (Ipv4Addr::new(10, 0, 1, 5), Type::Nak),
-        (Ipv4Addr::new(10, 0, 0, 9), Type::Ack),
-    ] {
-        let answer = lab.answer(&reboot(2, wish));
-        assert_eq!(answer.kind, kind as u8, "{wish}");
-        if kind == Type::Nak {
-            assert_eq!(
-                (answer.to, answer.address),
-                (Ipv4Addr::BROADCAST, Ipv4Addr::UNSPECIFIED)
-            );
-            assert!(
-                answer.options.contains_key(&code::MESSAGE)
-                    && !answer.options.contains_key(&code::LEASE_TIME)
-            );
-        }
-    }
+    let claim = |number, address, operation| {
+        let packet = arp::Packet {
+            operation,
+            sender_mac: mac(number),
+            sender: address,
+            target_mac: MacAddress([0; 6]),
+            target: SERVER,
+        };
+        packet.to_frame(MacAddress([0xff; 6])).to_vec()
+    };
+    let wish = Ipv4Addr::new(10, 0, 0, 5);
+    assert_eq!(
+        lab.0.handle(&claim(66, wish, arp::REQUEST), NOW).event,
+        "arp_heard"
+    );
+    let discover = |number| say(Type::Discover, number).address(code::REQUESTED_ADDRESS, wish);
+    assert_ne!(lab.answer(&discover(1)).address, wish);
+    assert_eq!(lab.answer(&discover(66)).address, wish);
+    // A client that says its new address itself, by whatever name it goes, is no conflict.
+    let named = say(Type::Discover, 3).with(code::CLIENT_ID, &[1, 2, 3]);
+    let offer = lab.answer(&named);
+    let outcome = lab.0.handle(&claim(3, offer.address, arp::REQUEST), NOW);
+    assert_eq!((outcome.event, outcome.changes.len()), ("arp_heard", 0));
+    let outcome = lab.0.handle(&claim(66, offer.address, arp::REQUEST), NOW);
+    assert_eq!(outcome.event, "dhcp_conflicts");
+    let own = lab.0.handle(&claim(0, wish, arp::REPLY)[..30], NOW);
+    assert_eq!(own.event, "arp_malformed");
+    let mut multicast = claim(4, wish, arp::REPLY);
+    multicast[22] = 1;
+    assert_eq!(lab.0.handle(&multicast, NOW).event, "arp_bad_address");
+}
+
+#[test]
+fn what_could_not_be_committed_was_never_lent() {
+    let mut lab = Lab::new();
+    let offer = lab.answer(&say(Type::Discover, 1));
+    let request = Say::selecting(1, offer.address);
+    let changes = lab.hear(&request).changes;
+    lab.0.pool.undo(changes);
+    assert_eq!(lab.0.pool.leases().count(), 0);
+    assert_eq!(lab.answer(&request).kind, Type::Ack as u8);
 }
 
 #[test]
@@ -302,7 +328,7 @@ fn who_answers_the_probe_has_the_address() {
     };
     let outcome = lab.0.handle(&squatter.to_frame(config().mac), NOW);
     assert_eq!(
-        (outcome.event, outcome.changes[0].0.state),
+        (outcome.event, outcome.changes[0].lease.state),
         ("dhcp_conflicts", State::Declined)
     );
     assert_eq!(
@@ -328,14 +354,18 @@ fn an_address_is_declined_and_released_by_who_has_it() {
             .address(code::SERVER, SERVER)
             .address(code::REQUESTED_ADDRESS, address)
     };
-    assert!(lab.hear(&decline(2)).changes.is_empty());
-    assert_eq!(lab.hear(&decline(1)).changes[0].0.state, State::Declined);
+    let outcome = lab.hear(&decline(2));
+    assert_eq!((outcome.event, outcome.changes.len()), ("dhcp_ignored", 0));
+    assert_eq!(
+        lab.hear(&decline(1)).changes[0].lease.state,
+        State::Declined
+    );
     let other = lab.take(1);
     let mut release = say(Type::Release, 1).address(code::SERVER, SERVER);
     release.ciaddr = other;
     let outcome = lab.hear(&release);
     assert_eq!(
-        (outcome.changes[0].0.state, outcome.frames.len()),
+        (outcome.changes[0].lease.state, outcome.frames.len()),
         (State::Free, 0)
     );
 }
@@ -409,7 +439,7 @@ fn names_that_are_labels_are_kept_and_told_rfc_4702() {
     ] {
         let offer = lab.answer(&say(Type::Discover, number));
         let outcome = lab.hear(&named(number, offer.address, code, value));
-        let lease = &outcome.changes[0].0;
+        let lease = &outcome.changes[0].lease;
         assert_eq!(lease.name.as_deref(), name, "{value:?}");
         let ack = read(&outcome.frames[0]);
         assert_eq!(
@@ -449,7 +479,7 @@ fn what_is_damaged_is_not_answered() {
     let whole = say(Type::Discover, 1).frame();
     let mut damaged = whole.clone();
     damaged[60] ^= 1;
-    assert_eq!(lab.0.handle(&damaged, NOW).event, "dhcp_malformed");
+    assert_eq!(lab.0.handle(&damaged, NOW).event, "dhcp_bad_checksum");
     for len in 0..whole.len() {
         let outcome = lab.0.handle(&whole[..len], NOW);
         assert!(
@@ -476,7 +506,7 @@ proptest::proptest! {
             if last > 1 {
                 say = say.address(code::REQUESTED_ADDRESS, Ipv4Addr::new(10, 0, 0, last)).address(code::SERVER, SERVER);
             }
-            for Change(lease) in lab.hear(&say).changes {
+            for Change { lease, .. } in lab.hear(&say).changes {
                 proptest::prop_assert!(config().range.contains(&lease.address));
             }
             let mut holders: Vec<_> = lab.0.pool.leases().filter(|l| l.state == State::Bound).map(|l| l.client.clone()).collect();

@@ -59,6 +59,7 @@ fn network_info(spec: NetworkSpec) -> NetworkInfo {
         vlan: 1,
         ports: 0,
         leases: 0,
+        free: None,
     }
 }
 
