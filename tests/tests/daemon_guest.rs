@@ -35,7 +35,7 @@ fn a_guests_connection_outlives_the_switch() -> Result<()> {
     guest.sh(&format!("ping -c 1 -W 10 {OUTSIDE}"))?;
 
     let ticks = guest.start(&format!("ping -q -i 0.05 -c 120 -W 5 {OUTSIDE}"))?;
-    let stream = Stream { blocks: 96, key: 5 };
+    let stream = Stream { blocks: 48, key: 5 };
     let sending = stream.start(&guest, &house.outside, OUTSIDE)?;
     let killed = daemon.switch_id()?;
     house.host.sh(&format!("kill -KILL {killed}"))?;

@@ -121,6 +121,7 @@ fn forwards_lead_to_a_guest_from_everywhere_and_end() -> Result<()> {
         format!("7000-7002 {to}"),
         format!("9000-9019 {to}:9010"),
         format!("5353 {to}:53 --protocol udp"),
+        format!("53 {to} --protocol udp"),
         format!("8081 {to}:80 --listen 203.0.113.9"),
     ] {
         let made = daemon.json(&format!("forward add lan {line}"))?;
@@ -131,6 +132,7 @@ fn forwards_lead_to_a_guest_from_everywhere_and_end() -> Result<()> {
         ("TCP", "203.0.113.1:7001", "web7001"),
         ("TCP", "203.0.113.1:9002", "web9012"),
         ("UDP", "203.0.113.1:5353", "web53"),
+        ("UDP", "203.0.113.1:53", "web53"),
         ("TCP", "203.0.113.9:8081", "web80"),
     ] {
         // Whoever comes from outside is seen as who it is.
@@ -140,6 +142,13 @@ fn forwards_lead_to_a_guest_from_everywhere_and_end() -> Result<()> {
             let answer = ask(from, protocol, at)?;
             ensure!(answer.starts_with(said), "{at}: {answer}");
         }
+    }
+    // The network's own resolver is none of what is forwarded.
+    let gateway = daemon.json("net show lan")?["gateway"].clone();
+    let gateway = gateway.as_str().context("no gateway")?;
+    for from in [&house.host, &web.place, &other.place] {
+        let line = format!("dig +short +timeout=2 @{gateway} gateway.lan.ringway");
+        ensure!(run(from, &line)?.trim() == gateway, "{line}");
     }
     for (protocol, at) in [
         ("TCP", "203.0.113.1:8081"),

@@ -32,8 +32,14 @@ impl fmt::Display for Firewall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.sets(f)?;
         let forwards = || self.networks.values().flat_map(|n| &n.forwards);
-        let translated =
-            |f: &mut fmt::Formatter<'_>| forwards().try_for_each(|to| translate(f, to));
+        let translated = |f: &mut fmt::Formatter<'_>| {
+            // Names are asked of us there, whatever is forwarded.
+            rule(
+                f,
+                "ip daddr @addresses meta l4proto { tcp, udp } th dport 53 return",
+            )?;
+            forwards().try_for_each(|to| translate(f, to))
+        };
         chain(
             f,
             "prerouting",
