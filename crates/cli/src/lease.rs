@@ -75,7 +75,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
         Verb::List { network, form } => {
             let leases = client.leases(network.as_ref())?;
-            print::answer(form.json, &leases, |leases| print::leases(leases))
+            print::answer(form.json, &leases, |leases| print::leases(leases))?;
+            if leases.is_empty() && !form.json {
+                print::hint(
+                    "nobody has an address yet; `ringway port list` shows which virtual machines are connected",
+                );
+            }
+            Ok(())
         }
         Verb::Resolve { name, form } => {
             let leases = client.resolve(&name)?;

@@ -134,7 +134,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Verb::List { network, form } => {
             let ports = client.ports(network.as_ref())?;
-            print::answer(form.json, &ports, |ports| print::ports(ports))
+            print::answer(form.json, &ports, |ports| print::ports(ports))?;
+            if ports.is_empty() && !form.json {
+                print::hint("there is no port yet: `ringway port create NETWORK NAME` makes one");
+            }
+            Ok(())
         }
         Verb::Show { port, form } => {
             let port = client.port(&port.network, &port.name)?;
