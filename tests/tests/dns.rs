@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     net::UdpSocket,
     os::fd::OwnedFd,
     thread,
@@ -225,12 +226,25 @@ fn every_kind_of_question_has_its_answer() -> Result<()> {
     for n in 0..3 {
         records = records.replace(&format!("BIG{n}"), &format!("{n:0200}"));
     }
-    let _daemon = places.daemon(&lab, &records, tap)?;
+    let daemon = places.daemon(&lab, &records, tap)?;
     for case in MATRIX {
         judge(case, &dig(&places.guest, case.0)?)?;
     }
     // The host is answered like a guest, another network's guests are not.
     judge(&MATRIX[0], &dig(&places.host, MATRIX[0].0)?)?;
+    // A hosts file says the same, beside what others put there.
+    let file = lab.path("hosts");
+    let ours = "10.66.0.9\tweb.lan.ringway web.lan\n";
+    ensure!(daemon.ringway("lease hosts")? == ours);
+    fs::write(&file, "127.0.0.1 localhost\n")?;
+    for line in ["lease hosts", "lease hosts lan"] {
+        daemon.ringway(&format!("{line} --write {}", file.display()))?;
+        let text = fs::read_to_string(&file)?;
+        ensure!(
+            text.starts_with("127.0.0.1 localhost\n") && text.matches(ours).count() == 1,
+            "{text}"
+        );
+    }
     Ok(())
 }
 
@@ -422,7 +436,7 @@ fn no_question_goes_round_in_a_circle() -> Result<()> {
 
     // Two networks that ask each other.
     let file = lab.path("two.toml");
-    std::fs::write(
+    fs::write(
         &file,
         "[[network]]\nname = 'lan'\nsubnet = '10.66.0.0/24'\n[network.dns]\nupstream = ['10.67.0.1']\n\
          [[network]]\nname = 'two'\nsubnet = '10.67.0.0/24'\n[network.dns]\nupstream = ['10.66.0.1']\n",

@@ -1,6 +1,12 @@
 //! `ringway lease`: who has which address.
 
-use std::net::Ipv4Addr;
+mod hosts;
+
+use std::{
+    io::{self, Write},
+    net::Ipv4Addr,
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand};
 use ringway_api::{
@@ -39,6 +45,14 @@ enum Verb {
         name: String,
         #[command(flatten)]
         form: Form,
+    },
+    /// Print names and addresses as lines of a hosts file
+    Hosts {
+        /// Only those of this network
+        network: Option<Name>,
+        /// Put them into FILE instead, between two marks, in place of those put there before
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
     },
     /// Bind an address to a client
     Bind(Bind),
@@ -90,6 +104,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
                 return Err(anyhow::anyhow!("nobody called {name} has an address: {known}").into());
             }
             print::answer(form.json, &leases, |leases| print::addresses(leases))
+        }
+        Verb::Hosts { network, write } => {
+            let leases = client.leases(network.as_ref())?;
+            let lines = hosts::lines(&leases, &client.networks()?);
+            match write {
+                Some(file) => Ok(hosts::write(&file, &lines)?),
+                None => Ok(io::stdout().write_all(lines.as_bytes())?),
+            }
         }
         Verb::Bind(bind) if bind.mac.is_none() && bind.client_id.is_none() => Err(Failure::Usage(
             "lease bind does not say whose the address is: give --mac or --client-id".into(),
