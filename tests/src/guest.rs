@@ -48,6 +48,7 @@ pub struct Builder<'a> {
     boot_limit: Duration,
     reboots: bool,
     one_thread: bool,
+    flags: Option<Vec<String>>,
 }
 
 impl<'a> Builder<'a> {
@@ -66,6 +67,7 @@ impl<'a> Builder<'a> {
             boot_limit: BOOT,
             reboots: false,
             one_thread: false,
+            flags: None,
         }
     }
 
@@ -121,6 +123,12 @@ impl<'a> Builder<'a> {
     /// Runs all processors in one thread of QEMU, for guests that set up devices again and again (see [`Self::booted`]).
     pub fn one_thread(mut self) -> Self {
         self.one_thread = true;
+        self
+    }
+
+    /// Starts QEMU with these flags alone, and what the agent needs; what else was said of the guest is not heeded.
+    pub fn flags(mut self, flags: Vec<String>) -> Self {
+        self.flags = Some(flags);
         self
     }
 
@@ -236,6 +244,11 @@ impl<'a> Builder<'a> {
         agent: &Path,
         console: &Path,
     ) -> Result<()> {
+        if let Some(flags) = &self.flags {
+            qemu.args(flags);
+            agent_port(qemu, agent);
+            return Ok(());
+        }
         let [kernel, mut initramfs] = qemu::image(self.variant)?;
         if !self.files.is_empty() {
             let whole = self.lab.path(&format!("{}.initramfs", self.name));
@@ -284,16 +297,20 @@ impl<'a> Builder<'a> {
             .arg("-initrd")
             .arg(initramfs)
             .args(["-append", &append])
-            .args(["-serial", &format!("file:{}", console.display())])
-            .args(["-device", "virtio-serial-pci"])
-            .arg("-chardev")
-            .arg(format!("socket,id=agent,path={}", agent.display()))
-            .args(["-device", "virtserialport,chardev=agent,name=agent"]);
+            .args(["-serial", &format!("file:{}", console.display())]);
+        agent_port(qemu, agent);
         for (index, nic) in self.nics.iter().enumerate() {
             qemu.args(nic.arguments(index, &self.name));
         }
         Ok(())
     }
+}
+
+fn agent_port(qemu: &mut Command, agent: &Path) {
+    qemu.args(["-device", "virtio-serial-pci"])
+        .arg("-chardev")
+        .arg(format!("socket,id=agent,path={}", agent.display()))
+        .args(["-device", "virtserialport,chardev=agent,name=agent"]);
 }
 
 /// A running guest. Dropped, its QEMU is killed; if that happens in a panic, the end of its console is shown.

@@ -22,6 +22,7 @@ pub mod house;
 pub mod iperf;
 pub mod lab;
 mod lines;
+pub mod machine;
 pub mod migration;
 pub mod mock;
 pub mod names;

@@ -1,8 +1,10 @@
 //! Two guests on one switch: the arrangement most tests and the demo start from.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::{Guest, Lab, Nic, Switch, guest::Builder, switch::Statistics};
+use crate::{
+    Guest, Lab, Nic, Switch, guest::Builder, iperf::Iperf, stream::BLOCK, switch::Statistics,
+};
 
 /// Address of the first guest.
 pub const A: &str = "10.0.0.1";
@@ -57,6 +59,64 @@ impl Pair {
         let statistics = self.switch.statistics()?;
         statistics.check()?;
         Ok(statistics)
+    }
+
+    /// Connections from every processor of both guests until every queue pair has carried frames both ways: by our counters and by
+    /// interrupts of the guest's.
+    pub fn every_queue_pair_carries(&mut self, lab: &Lab, queues: u16) -> Result<()> {
+        const ROUNDS: u32 = 8;
+        for round in 1..=ROUNDS {
+            for (client, server, address) in [(&self.a, &self.b, B), (&self.b, &self.a, A)] {
+                for processor in 0..queues {
+                    // The guest sends on the queue of the processor; where the frames arrive depends on the connections.
+                    Iperf::new(client, server, address)
+                        .processor(processor)
+                        .streams(8)
+                        .bytes(BLOCK)
+                        .run()?;
+                }
+            }
+            let idle = self.idle_queues(queues)?;
+            if idle.is_empty() {
+                lab.report(&format!(
+                    "all {queues} queue pairs of both guests carry both ways, by counters and interrupts (round {round})"
+                ));
+                return Ok(());
+            }
+            ensure!(round < ROUNDS, "after {ROUNDS} rounds: {}", idle.join(", "));
+        }
+        Ok(())
+    }
+
+    /// What has not happened yet.
+    fn idle_queues(&mut self, queues: u16) -> Result<Vec<String>> {
+        let statistics = self.statistics()?;
+        let mut idle = Vec::new();
+        for guest in [&self.a, &self.b] {
+            let name = guest.name();
+            let port = statistics.port(name)?;
+            ensure!(port.queues.len() == usize::from(queues), "{port:?}");
+            let interrupts = guest.interrupts(queues)?;
+            for (index, (counted, [input, output])) in
+                port.queues.iter().zip(interrupts).enumerate()
+            {
+                let observed = [
+                    ("frames from the guest", counted.rx_frames),
+                    ("frames to the guest", counted.tx_frames),
+                    ("kicks", counted.kicks),
+                    ("calls", counted.calls),
+                    ("receive interrupts", input),
+                    ("transmit interrupts", output),
+                ];
+                idle.extend(
+                    observed
+                        .iter()
+                        .filter(|(_, count)| *count == 0)
+                        .map(|(what, _)| format!("no {what} on queue pair {index} of {name}")),
+                );
+            }
+        }
+        Ok(idle)
     }
 }
 

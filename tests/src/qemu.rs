@@ -56,7 +56,7 @@ pub(crate) fn check_vhost_user(version: [u32; 2], accel: Accel) -> Result<()> {
 }
 
 /// Kernel and initramfs built by `guest/build`.
-pub(crate) fn image(variant: &str) -> Result<[PathBuf; 2]> {
+pub fn image(variant: &str) -> Result<[PathBuf; 2]> {
     let folder = lab::target().join("guest").join(variant);
     let files = ["vmlinuz", "initramfs"].map(|name| folder.join(name));
     for file in &files {

@@ -110,63 +110,7 @@ fn serves(lab: &Lab, pair: &mut Pair, queues: u16) -> Result<()> {
             measured.megabits
         ));
     }
-    every_queue_pair_carries(lab, pair, queues)
-}
-
-/// Connections from every processor of both guests until every queue pair has carried frames both ways: by our counters and by
-/// interrupts of the guest's.
-fn every_queue_pair_carries(lab: &Lab, pair: &mut Pair, queues: u16) -> Result<()> {
-    const ROUNDS: u32 = 8;
-    for round in 1..=ROUNDS {
-        for (client, server, address) in [(&pair.a, &pair.b, B), (&pair.b, &pair.a, A)] {
-            for processor in 0..queues {
-                // The guest sends on the queue of the processor; where the frames arrive depends on the connections.
-                Iperf::new(client, server, address)
-                    .processor(processor)
-                    .streams(8)
-                    .bytes(BLOCK)
-                    .run()?;
-            }
-        }
-        let idle = idle_queues(pair, queues)?;
-        if idle.is_empty() {
-            lab.report(&format!(
-                "all {queues} queue pairs of both guests carry both ways, by counters and interrupts (round {round})"
-            ));
-            return Ok(());
-        }
-        ensure!(round < ROUNDS, "after {ROUNDS} rounds: {}", idle.join(", "));
-    }
-    Ok(())
-}
-
-/// What has not happened yet.
-fn idle_queues(pair: &mut Pair, queues: u16) -> Result<Vec<String>> {
-    let statistics = pair.statistics()?;
-    let mut idle = Vec::new();
-    for guest in [&pair.a, &pair.b] {
-        let name = guest.name();
-        let port = statistics.port(name)?;
-        ensure!(port.queues.len() == usize::from(queues), "{port:?}");
-        let interrupts = guest.interrupts(queues)?;
-        for (index, (counted, [input, output])) in port.queues.iter().zip(interrupts).enumerate() {
-            let observed = [
-                ("frames from the guest", counted.rx_frames),
-                ("frames to the guest", counted.tx_frames),
-                ("kicks", counted.kicks),
-                ("calls", counted.calls),
-                ("receive interrupts", input),
-                ("transmit interrupts", output),
-            ];
-            idle.extend(
-                observed
-                    .iter()
-                    .filter(|(_, count)| *count == 0)
-                    .map(|(what, _)| format!("no {what} on queue pair {index} of {name}")),
-            );
-        }
-    }
-    Ok(idle)
+    pair.every_queue_pair_carries(lab, queues)
 }
 
 fn small_and_large_datagrams(lab: &Lab, pair: &Pair) -> Result<()> {

@@ -38,13 +38,18 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("ringway-service", &["wire"], &[]),
     ("ringway-network", &["api"], &[]),
+    ("ringway-vmm", &["api"], &[]),
     // The only place where control meets.
     (
         "ringway-daemon",
         &["api", "host", "network", "service", "wire"],
         &[],
     ),
-    ("ringway", &["api", "daemon", "switch", "host", "wire"], &[]),
+    (
+        "ringway",
+        &["api", "daemon", "switch", "host", "vmm", "wire"],
+        &[],
+    ),
     // Whole-program tests meet the program from outside; to talk to it they may use what its peers would.
     (
         "ringway-tests",

@@ -18,6 +18,7 @@ mod sandbox;
 mod stats;
 mod switch;
 mod usage;
+mod vm;
 
 use std::{
     io::{self, Write},
@@ -44,6 +45,7 @@ enum Verb {
     Port(port::Arguments),
     Lease(lease::Arguments),
     Forward(forward::Arguments),
+    Vm(vm::Arguments),
     Stats(stats::Arguments),
     Switch(switch::Arguments),
     Dump(dump::Arguments),
@@ -97,6 +99,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Port(arguments)) => port::run(arguments),
         Some(Verb::Lease(arguments)) => lease::run(arguments),
         Some(Verb::Forward(arguments)) => forward::run(arguments),
+        Some(Verb::Vm(arguments)) => vm::run(arguments),
         Some(Verb::Stats(arguments)) => stats::run(arguments),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
         Some(Verb::Dump(arguments)) => dump::run(arguments),

@@ -5,6 +5,7 @@ mod dhcp;
 mod duration;
 mod frame;
 mod info;
+mod machine;
 mod network;
 mod port;
 mod qemu;
@@ -21,9 +22,10 @@ use crate::Failure;
 pub(crate) use address::{addresses, forwards, leases};
 pub(crate) use frame::frame;
 pub(crate) use info::info;
+pub(crate) use machine::{lease_of_machine, machine, machines, threads};
 pub(crate) use network::{applied, network, network_created, networks};
 pub(crate) use port::{port, port_created, ports};
-pub(crate) use qemu::qemu_options;
+pub(crate) use qemu::{qemu_options, shell_line};
 pub(crate) use stats::stats;
 
 /// One sentence on standard error; there is nobody left to tell if that fails.
@@ -47,11 +49,15 @@ pub(crate) fn answer<T: Serialize>(
     value: &T,
     text: impl FnOnce(&T) -> String,
 ) -> Result<(), Failure> {
-    let text = if json {
-        format!("{}\n", serde_json::to_string(value)?)
+    if json {
+        out(&format!("{}\n", serde_json::to_string(value)?))
     } else {
-        text(value)
-    };
+        out(&text(value))
+    }
+}
+
+/// Text on standard output.
+pub(crate) fn out(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         // Nobody reads on, as with `| head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -79,10 +79,16 @@ fn address_for(path: &str) -> Mac {
     Mac([0x02, a, b, c, d, e])
 }
 
+/// Words of a command line, to be pasted into a shell.
+pub(crate) fn shell_line(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+    format!("{}\n", words.join(" "))
+}
+
 /// As one word for a shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:@%+".contains(c);
-    if text.chars().all(plain) {
+    if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
@@ -152,6 +158,12 @@ mod tests {
             line.contains(r"-chardev 'socket,id=c0,path=/run/it'\''s a,,b.sock,reconnect=1' "),
             "{line}"
         );
+    }
+
+    #[test]
+    fn words_stay_words_in_a_shell() {
+        let words = ["-append", "a b", "", "it's", "a,b=c"].map(str::to_owned);
+        assert_eq!(shell_line(&words), "-append 'a b' '' 'it'\\''s' a,b=c\n");
     }
 
     #[test]
