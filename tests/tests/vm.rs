@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
-    Daemon, Lab, Need, Netns, Pair,
+    Daemon, Endpoint, Lab, Need, Netns, Pair,
     guest::Builder,
     machine::{Machines, allowed},
     qemu,
@@ -268,5 +268,61 @@ fn a_machine_at_a_network_gets_a_port_an_address_and_a_name() -> Result<()> {
     machines.ringway(&machines.words("stop web --force"))?;
     ensure!(daemon.json("port list")? == json!([]), "the port stayed");
     ensure!(machines.left()? == [""; 0], "{:?}", machines.left()?);
+    Ok(())
+}
+
+#[test]
+fn a_debian_image_takes_its_name_and_key_from_the_seed_and_is_reached_by_vm_ssh() -> Result<()> {
+    let needs = [
+        Need::Root,
+        Need::Namespaces,
+        Need::Debian,
+        Need::Program("qemu-img"),
+        Need::Program("nft"),
+        Need::Program("ssh"),
+    ];
+    let Some(lab) = Lab::with("vm-ssh", &needs)? else {
+        return Ok(());
+    };
+    let netns = Netns::new()?;
+    let daemon = Daemon::start(&lab, &netns)?;
+    let machines = Machines::new(&lab);
+    let key = lab.path("id").display().to_string();
+    netns.sh(&format!("ssh-keygen -q -t ed25519 -N '' -f {key}"))?;
+    let [kernel, initramfs] = qemu::image("debian")?;
+    let disk = kernel.with_file_name("disk");
+    let before = disk.metadata()?.modified()?;
+    let vm = machines.words("").join(" ");
+    daemon.ringway(&format!(
+        "{vm} run {} --state {} --kernel {} --initrd {} --name web --user debian --ssh-key {key} --net default --cpus 2 --memory 512M \
+         --detach --wait 120 \
+         --append 'console=ttyS0 ringway.root=/dev/vda mitigations=off tsc=reliable no_timer_check nokaslr'",
+        disk.display(),
+        lab.path("overlays").display(),
+        kernel.display(),
+        initramfs.display()
+    ))?;
+    // The address is there before the SSH server is.
+    let address = machines.json("show web")?["addresses"][0].clone();
+    let address = address.as_str().context("no address")?;
+    netns
+        .start(&format!(
+            "until socat -u OPEN:/dev/null TCP:{address}:22; do sleep 0.2; done"
+        ))?
+        .success(LIMIT)?;
+    let said = daemon.ringway(&format!(
+        "{vm} ssh web 'hostname; sudo id -u; getent hosts web.default.ringway'"
+    ))?;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    ensure!(
+        words == ["web", "0", address, "web.default.ringway"],
+        "{said}"
+    );
+    machines.ringway(&machines.words("stop web --force"))?;
+    ensure!(machines.left()? == [""; 0], "{:?}", machines.left()?);
+    ensure!(
+        disk.metadata()?.modified()? == before,
+        "the image was written to"
+    );
     Ok(())
 }

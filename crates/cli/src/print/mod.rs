@@ -79,9 +79,9 @@ pub(crate) fn welcome() -> String {
         "Ringway {} gives virtual machines their network: addresses, names, the way out, from one daemon.\n\n\
          Start the daemon as root and leave it running; it comes with a network `default`:\n\n\
          \x20 ringway daemon\n\n\
-         In another terminal, make a port for a virtual machine. What is printed starts one there:\n\n\
-         \x20 ringway port create default vm1\n\n\
-         `ringway net create NAME` makes a network of your own, `ringway lease list` shows who has which address.\n\n\
+         In another terminal, start a virtual machine from an image that boots:\n\n\
+         \x20 ringway vm run disk.qcow2 --net default\n\n\
+         `ringway port create default vm1` makes a port and says how you start one there yourself. `ringway net create NAME` makes a network of your own, `ringway lease list` shows who has which address.\n\n\
          Without a daemon and without root, a switch whose ports are sockets connects virtual machines among themselves:\n\n\
          \x20 ringway switch --port vhost-user,path=/tmp/vm1.sock --port vhost-user,path=/tmp/vm2.sock\n\n\
          `ringway --help` lists all verbs, `ringway dump --help` tells how to look at what a virtual machine sends.\n",
