@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod capture;
 mod daemon;
 mod dump;
 mod file;
@@ -47,6 +48,7 @@ enum Verb {
     Forward(forward::Arguments),
     Vm(vm::Arguments),
     Stats(stats::Arguments),
+    Capture(capture::Arguments),
     Switch(switch::Arguments),
     Dump(dump::Arguments),
     Completions(generate::Completions),
@@ -101,6 +103,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Forward(arguments)) => forward::run(arguments),
         Some(Verb::Vm(arguments)) => vm::run(arguments),
         Some(Verb::Stats(arguments)) => stats::run(arguments),
+        Some(Verb::Capture(arguments)) => capture::run(arguments),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
         Some(Verb::Dump(arguments)) => dump::run(arguments),
         Some(Verb::Completions(arguments)) => generate::completions(&arguments, Cli::command()),

@@ -1,20 +1,21 @@
 //! The daemon as the API sees it: what can be asked of it.
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ringway_api::control::PortInfo as Running;
 use ringway_api::v1::{
-    Applied, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease, Name, NetworkInfo,
-    NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Addresses, Applied, CaptureRequest, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease,
+    Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
 };
 use ringway_network::{Invalid, Network, Plan, Site, State, Things};
 
 use crate::config::Config;
-use crate::failure::refused;
+use crate::failure::{failed, refused};
 use crate::inner::Inner;
-use crate::report;
+use crate::{find, report};
 
 /// The running daemon; clones are the same one.
 #[derive(Clone, Debug)]
@@ -259,6 +260,23 @@ impl Daemon {
             switch: self.inner.ground.switch.statistics().await.ok(),
             services: self.inner.ground.services.counters(),
         })
+    }
+
+    /// What the switch learned, at one of its ports or all.
+    pub async fn addresses(&self, port: Option<&str>) -> Result<Addresses, Failure> {
+        let switch = &self.inner.ground.switch;
+        let port = match port {
+            Some(port) => Some(find::port(&self.inner.state(), port)?),
+            None => None,
+        };
+        switch.addresses(port).await.map_err(failed)
+    }
+
+    /// Has what crosses a port written into a pipe until that is closed.
+    pub async fn capture(&self, request: CaptureRequest) -> Result<OwnedFd, Failure> {
+        let port = find::port(&self.inner.state(), &request.port)?;
+        let switch = &self.inner.ground.switch;
+        switch.capture(port).await.map_err(failed)
     }
 
     fn describe(&self, network: &Network) -> NetworkInfo {

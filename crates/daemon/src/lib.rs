@@ -7,6 +7,7 @@ mod apply;
 mod config;
 mod daemon;
 mod failure;
+mod find;
 mod foreign;
 mod inner;
 mod report;

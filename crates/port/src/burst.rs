@@ -62,9 +62,12 @@ impl Head {
 pub struct Heads(Box<[Head; MAX_BURST]>);
 
 impl Heads {
+    /// A head of zeros.
+    pub const BLANK: Head = Head([0; HEAD_BYTES]);
+
     /// Zeroed heads.
     pub fn new() -> Self {
-        Self(Box::new([Head([0; HEAD_BYTES]); MAX_BURST]))
+        Self(Box::new([Self::BLANK; MAX_BURST]))
     }
 }
 

@@ -17,8 +17,9 @@ use crate::{Burst, Counters, DropReason, Fault, Offloads, Port, Sent, Wakeup};
 /// Bytes the ring holds: frames that may wait for the reader.
 const RING_BYTES: usize = 8 << 20;
 
-/// Time (nanoseconds, u64), source (u32), length (u32), native order: both ends are this process.
-const RECORD_HEADER: usize = 16;
+/// Time (nanoseconds, u64), source (u32), length (u32), and the note: peer (u32), deliveries and drops (u16 each), reason,
+/// direction and flooding (u8 each), one byte of nothing. Native order: both ends are this process.
+const RECORD_HEADER: usize = 28;
 
 /// Names of the ports frames come from, by the number a burst carries.
 pub type SourceNames = Arc<Mutex<HashMap<u32, String>>>;
@@ -48,6 +49,69 @@ pub struct Record {
     pub source: u32,
     /// The frame as received, before any offload was completed.
     pub frame: Vec<u8>,
+    /// What became of it, where that is known.
+    pub note: Note,
+}
+
+/// What became of a frame at the port where it was recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// `None` = nothing is known but the frame.
+    pub direction: Option<Direction>,
+    /// The other port: whereto an inbound frame went, whence an outbound one came. 0 = none, or several.
+    pub peer: u32,
+    /// It was for everybody.
+    pub flooded: bool,
+    /// Ports it was delivered to.
+    pub delivered: u16,
+    /// Ports it was dropped at.
+    pub dropped: u16,
+    /// Why, the first time.
+    pub reason: Option<DropReason>,
+}
+
+/// Whither a frame went at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the port into the switch.
+    Inbound,
+    /// From the switch to the port.
+    Outbound,
+}
+
+impl Note {
+    fn to_bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&self.peer.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&self.delivered.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&self.dropped.to_ne_bytes());
+        let reason = DropReason::ALL.iter().position(|r| Some(*r) == self.reason);
+        bytes[8] = reason.and_then(|n| u8::try_from(n + 1).ok()).unwrap_or(0);
+        bytes[9] = match self.direction {
+            None => 0,
+            Some(Direction::Inbound) => 1,
+            Some(Direction::Outbound) => 2,
+        };
+        bytes[10] = self.flooded.into();
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        let reason = usize::from(bytes[8]).checked_sub(1);
+        Self {
+            direction: match bytes[9] {
+                1 => Some(Direction::Inbound),
+                2 => Some(Direction::Outbound),
+                _ => None,
+            },
+            peer: u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            flooded: bytes[10] != 0,
+            delivered: half(4),
+            dropped: half(6),
+            reason: reason.and_then(|n| DropReason::ALL.get(n).copied()),
+        }
+    }
 }
 
 impl Capture {
@@ -63,15 +127,51 @@ impl Capture {
         };
         Ok((capture, Reader { ring, bell }))
     }
+
+    /// Records frames of `burst` as seen at port `source`, each with its note; what finds no room is counted. Gives those that
+    /// found some.
+    pub fn record(
+        &self,
+        burst: &Burst<'_>,
+        picks: u64,
+        source: u32,
+        note: impl Fn(usize) -> Note,
+    ) -> u64 {
+        let (mut recorded, mut bytes) = (0u64, 0);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        for i in bits(picks) {
+            if write(&mut ring, now, source, &note(i), burst, i) {
+                recorded |= 1 << i;
+                bytes += u64::from(burst.frames[i].len);
+            }
+        }
+        let frames = u64::from(recorded.count_ones());
+        self.counters.queues[0].sent.count(frames, bytes);
+        drop(ring);
+        self.bell.ring();
+        recorded
+    }
 }
 
 /// Writes one record; false = no room.
-fn record(ring: &mut Producer<u8>, time: u64, burst: &Burst<'_>, i: usize) -> bool {
+fn write(
+    ring: &mut Producer<u8>,
+    time: u64,
+    source: u32,
+    note: &Note,
+    burst: &Burst<'_>,
+    i: usize,
+) -> bool {
     let len = burst.frames[i].len;
     let mut header = [0; RECORD_HEADER];
     header[..8].copy_from_slice(&time.to_ne_bytes());
-    header[8..12].copy_from_slice(&burst.source.to_ne_bytes());
-    header[12..].copy_from_slice(&len.to_ne_bytes());
+    header[8..12].copy_from_slice(&source.to_ne_bytes());
+    header[12..16].copy_from_slice(&len.to_ne_bytes());
+    header[16..].copy_from_slice(&note.to_bytes());
     let mut chunk = match ring.write_chunk(RECORD_HEADER + len as usize) {
         Ok(chunk) => chunk,
         Err(ChunkError::TooFewSlots(_)) => return false,
@@ -126,27 +226,13 @@ impl Port for Capture {
         Ok(())
     }
 
-    fn send(&self, queue: usize, burst: &Burst<'_>, picks: u64) -> Sent {
-        let mut sent = Sent::default();
-        let mut bytes = 0;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        for i in bits(picks) {
-            if record(&mut ring, now, burst, i) {
-                sent.delivered |= 1 << i;
-                bytes += u64::from(burst.frames[i].len);
-            } else {
-                sent.reason = Some(DropReason::CaptureFull);
-            }
+    fn send(&self, _: usize, burst: &Burst<'_>, picks: u64) -> Sent {
+        let delivered = self.record(burst, picks, burst.source, |_| Note::default());
+        Sent {
+            delivered,
+            reason: (delivered != picks).then_some(DropReason::CaptureFull),
+            ..Sent::default()
         }
-        let frames = u64::from(sent.delivered.count_ones());
-        self.counters.queues[queue].sent.count(frames, bytes);
-        drop(ring);
-        self.bell.ring();
-        sent
     }
 
     fn wakeup(&self, _: usize) -> Wakeup<'_> {
@@ -185,6 +271,11 @@ impl Reader {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
+    /// The recording end is gone: what is there is all that will be.
+    pub fn is_abandoned(&self) -> bool {
+        self.ring.is_abandoned()
+    }
+
     /// The recording end is gone and everything was read.
     pub fn has_ended(&self) -> bool {
         self.ring.is_abandoned() && self.ring.is_empty()
@@ -203,6 +294,7 @@ impl Reader {
         Some(Record {
             time: UNIX_EPOCH + Duration::from_nanos(u64::from_ne_bytes(time)),
             source: word(8),
+            note: Note::from_bytes(&header[16..]),
             // A record is committed as a whole, so its frame is there.
             frame: self.bytes(len)?,
         })
@@ -244,6 +336,7 @@ mod tests {
             if written % 9 == 0 {
                 while let Some(record) = reader.take() {
                     assert_eq!((record.source, &record.frame), (9, &frames[read % 3]));
+                    assert_eq!(record.note, Note::default());
                     read += 1;
                 }
             }
@@ -262,6 +355,25 @@ mod tests {
         drop(capture);
         while reader.take().is_some() {}
         assert!(reader.has_ended());
+    }
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        for reason in DropReason::ALL {
+            let note = Note {
+                direction: Some(Direction::Outbound),
+                peer: 70_000,
+                flooded: true,
+                delivered: 300,
+                dropped: 301,
+                reason: Some(reason),
+            };
+            assert_eq!(Note::from_bytes(&note.to_bytes()), note);
+        }
+        assert_eq!(
+            Note::from_bytes(&Note::default().to_bytes()),
+            Note::default()
+        );
     }
 
     #[test]

@@ -170,6 +170,11 @@ impl Counters {
         self.drops[reason as usize].store(frames, Ordering::Relaxed);
     }
 
+    /// Drops for this reason so far.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+
     /// Drops so far, those that happened only.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL

@@ -1,5 +1,6 @@
 //! Where each frame of a burst goes, judged on the private heads alone.
 
+use arrayvec::ArrayVec;
 use ringway_port::burst::bits;
 use ringway_port::{Burst, DropReason, MAX_BURST};
 use ringway_wire::layers::dissect;
@@ -24,7 +25,12 @@ pub(crate) struct Judged {
     pub(crate) domain: Domains,
     /// Frames refused here; the reasons are counted at the port.
     pub(crate) refused: u64,
+    /// Which ones, and why: every reason there is here once.
+    pub(crate) refusals: ArrayVec<(DropReason, u64), REASONS>,
 }
+
+/// Reasons to refuse a frame before it is looked up, and a few more.
+const REASONS: usize = 8;
 
 /// VLANs of the frames of a burst.
 pub(crate) enum Domains {
@@ -63,6 +69,7 @@ pub(crate) fn classify(
         uniform: true,
         domain: Domains::One(0),
         refused: 0,
+        refusals: ArrayVec::new(),
     };
     let policy = &*entry.policy;
     let mut candidates = burst.all();
@@ -175,6 +182,11 @@ impl Judged {
     fn refuse(&mut self, entry: &Entry, reason: DropReason, frames: u64) {
         let count = u64::from(frames.count_ones());
         self.refused += count;
+        match self.refusals.iter_mut().find(|(of, _)| *of == reason) {
+            Some((_, refused)) => *refused |= frames,
+            None if frames != 0 => drop(self.refusals.try_push((reason, frames))),
+            None => {}
+        }
         entry.port.counters().drop_frames(reason, count);
     }
 }

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::fallback;
 use crate::snapshot::{Entry, Snapshot};
 use crate::totals::Sums;
+use crate::watch::Watch;
 use crate::worker::share::PER_COPY;
 
 /// A worker's means of delivering; nothing in it is allocated per frame.
@@ -18,6 +19,8 @@ pub(crate) struct Delivery {
     pub(crate) sums: Sums,
     /// What copies of flooded frames cost since somebody took note.
     pub(crate) copies: u64,
+    /// What becomes of frames, while somebody captures.
+    pub(crate) watch: Watch,
     /// Ports that broke while they were sent to.
     pub(crate) faults: Vec<(u32, ringway_port::Fault)>,
     /// Taken while it is lent to a burst.
@@ -30,6 +33,7 @@ impl Delivery {
         Self {
             sums: Sums::default(),
             copies: 0,
+            watch: Watch::default(),
             faults: Vec::new(),
             retagged: Some(Heads::new()),
             fallback: fallback::Scratch::new(),
@@ -63,7 +67,7 @@ impl Delivery {
             match snapshot.entry(to) {
                 Some(entry) => self.send_to_port(source, entry, burst, judged, group, clock),
                 // The port left between learning and now.
-                None => self.lose(source, DropReason::NoDestination, group),
+                None => self.lose_at_source(source, DropReason::NoDestination, group),
             }
         }
         if judged.flood != 0 {
@@ -86,7 +90,7 @@ impl Delivery {
             let admitted = storm.admit(flood.count_ones(), clock.instant());
             let late = bits(flood).skip(admitted).fold(0, |mask, i| mask | 1 << i);
             if late != 0 {
-                self.lose(source, DropReason::StormLimited, late);
+                self.lose_at_source(source, DropReason::StormLimited, late);
                 flood &= !late;
             }
         }
@@ -109,7 +113,7 @@ impl Delivery {
             }
         }
         if flood & !taken != 0 {
-            self.lose(source, DropReason::NoDestination, flood & !taken);
+            self.lose_at_source(source, DropReason::NoDestination, flood & !taken);
         }
     }
 
@@ -124,7 +128,7 @@ impl Delivery {
         clock: &mut Clock,
     ) {
         if source.policy.isolated && entry.policy.isolated {
-            return self.lose(entry, DropReason::Isolated, group);
+            return self.lose(entry, burst, DropReason::Isolated, group);
         }
         // An entry of the learning table that was being replaced may name a port of another VLAN.
         let strays = match judged.domain {
@@ -134,7 +138,7 @@ impl Delivery {
                 .fold(0, |mask, i| mask | 1 << i),
         };
         if strays != 0 {
-            self.lose(entry, DropReason::VlanMismatch, strays);
+            self.lose(entry, burst, DropReason::VlanMismatch, strays);
             group &= !strays;
         }
         if let Some(limiter) = &entry.policy.rate {
@@ -142,7 +146,7 @@ impl Delivery {
             let admitted = limiter.admit(lengths, clock.instant());
             let late = bits(group).skip(admitted).fold(0, |mask, i| mask | 1 << i);
             if late != 0 {
-                self.lose(entry, DropReason::RateLimited, late);
+                self.lose(entry, burst, DropReason::RateLimited, late);
                 group &= !late;
             }
         }
@@ -170,6 +174,7 @@ impl Delivery {
         let mut changed = Burst::new(&mut heads);
         changed.memory = burst.memory;
         changed.queue = burst.queue;
+        let mut origin = [0; MAX_BURST];
         for i in bits(group) {
             let n = changed.frames.len();
             changed.heads[n] = burst.heads[i];
@@ -191,7 +196,7 @@ impl Delivery {
             let Some((header, head_len, delta)) =
                 moved.filter(|_| room >= usize::from(frame.segments))
             else {
-                self.lose(entry, DropReason::VlanMismatch, 1 << i);
+                self.lose(entry, burst, DropReason::VlanMismatch, 1 << i);
                 continue;
             };
             *head.vnet_mut() = header.to_bytes();
@@ -200,9 +205,14 @@ impl Delivery {
             frame.head_len = head_len;
             frame.len = frame.len.saturating_add_signed(i32::from(delta));
             changed.push_frame(frame);
+            origin[n] = u8::try_from(i).unwrap_or(0);
         }
         let all = changed.all();
+        if self.watch.is_on() {
+            self.watch.follow(Some(origin));
+        }
         self.spread(source, entry, &mut changed, all);
+        self.watch.follow(None);
         drop(changed);
         self.retagged = Some(heads);
     }
@@ -211,7 +221,7 @@ impl Delivery {
     /// queues as the receiver has spread its flows already; those of fewer queues are spread by hash.
     fn spread(&mut self, source: &Entry, entry: &Entry, burst: &mut Burst<'_>, group: u64) {
         match entry.port.send_queues() {
-            0 => self.lose(entry, DropReason::NotConnected, group),
+            0 => self.lose(entry, burst, DropReason::NotConnected, group),
             queues if queues <= source.port.send_queues().max(1) => {
                 self.send_to_queue(entry, burst.queue % queues, burst, group);
             }
@@ -246,7 +256,7 @@ impl Delivery {
                 .filter(|&i| fallback::exceeds(burst, i, mtu))
                 .fold(0, |mask, i| mask | 1 << i);
             if longer != 0 {
-                self.lose(entry, DropReason::MtuExceeded, longer);
+                self.lose(entry, burst, DropReason::MtuExceeded, longer);
                 group &= !longer;
             }
         }
@@ -262,19 +272,23 @@ impl Delivery {
             let run = rest & !u64::MAX.checked_shl(first_unfit).unwrap_or(0);
             if run != 0 {
                 let sent = entry.port.send(queue, burst, run);
-                self.account(entry, run, &sent);
+                self.account(entry, burst, run, &sent);
             }
             rest &= !run;
             if rest != 0 {
                 let i = first_unfit as usize;
                 let sent = self.fallback.send(&*entry.port, queue, burst, i, takes);
-                self.account(entry, 1 << i, &sent);
+                self.account(entry, burst, 1 << i, &sent);
                 rest &= !(1 << i);
             }
         }
     }
 
-    fn account(&mut self, entry: &Entry, picks: u64, sent: &ringway_port::Sent) {
+    fn account(&mut self, entry: &Entry, burst: &Burst<'_>, picks: u64, sent: &ringway_port::Sent) {
+        if self.watch.is_on() {
+            let reason = Some(sent.reason.unwrap_or(DropReason::Fault));
+            self.watch.sent(entry, burst, picks, sent.delivered, reason);
+        }
         self.sums.attempted += u64::from(picks.count_ones());
         self.sums.delivered += u64::from(sent.delivered.count_ones());
         self.sums.copied_bytes += sent.copied;
@@ -294,7 +308,23 @@ impl Delivery {
 
     /// Counts deliveries that were given up before they reached a queue.
     #[cold]
-    fn lose(&mut self, entry: &Entry, reason: DropReason, frames: u64) {
+    fn lose(&mut self, entry: &Entry, burst: &Burst<'_>, reason: DropReason, frames: u64) {
+        if self.watch.is_on() {
+            self.watch.sent(entry, burst, frames, 0, Some(reason));
+        }
+        self.count_lost(entry, reason, frames);
+    }
+
+    /// The same for frames that had no destination.
+    #[cold]
+    fn lose_at_source(&mut self, source: &Entry, reason: DropReason, frames: u64) {
+        if self.watch.is_on() {
+            self.watch.lost(frames, reason);
+        }
+        self.count_lost(source, reason, frames);
+    }
+
+    fn count_lost(&mut self, entry: &Entry, reason: DropReason, frames: u64) {
         let count = u64::from(frames.count_ones());
         self.sums.attempted += count;
         self.sums.dropped += count;

@@ -84,6 +84,7 @@ impl Switch {
                 port: receiver.clone(),
                 number,
                 policy: receiver.policy.clone(),
+                watchers: None,
             })
         });
         let snapshot = Snapshot::new(entries.collect(), &[], Vec::new());

@@ -28,6 +28,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod watch;
 mod worker;
 
 use std::io::Write;

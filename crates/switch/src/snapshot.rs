@@ -18,6 +18,7 @@ use crate::exchange::Exchange;
 use crate::policy::Policy;
 use crate::table::Table;
 use crate::totals::Totals;
+use crate::watch::Watchers;
 
 /// How long a worker may take to pass a quiescent point. It needs microseconds; a second means
 /// that it is stuck in a system call.
@@ -50,6 +51,8 @@ pub(crate) struct Snapshot {
     pub(crate) floods: Box<[u16]>,
     /// Slots of captures, which get a copy of every frame.
     pub(crate) captures: Box<[u16]>,
+    /// Somebody captures at a port.
+    pub(crate) watched: bool,
     /// Receive queues by worker.
     pub(crate) work: Box<[Vec<QueueRef>]>,
 }
@@ -61,6 +64,8 @@ pub(crate) struct Entry {
     /// Never used twice, unlike the slot.
     pub(crate) number: u32,
     pub(crate) policy: Arc<Policy>,
+    /// Who captures what crosses the port.
+    pub(crate) watchers: Option<Watchers>,
 }
 
 /// A receive queue of a port.
@@ -79,6 +84,7 @@ impl Snapshot {
         });
         Self {
             floods: floods.collect(),
+            watched: ports.iter().flatten().any(|entry| entry.watchers.is_some()),
             ports: ports.into(),
             captures: captures.into(),
             work: work.into(),

@@ -228,6 +228,9 @@ impl Worker {
         for &capture in &snapshot.captures {
             record(snapshot, capture, &burst);
         }
+        if snapshot.watched {
+            self.delivery.watch.begin(entry, &burst);
+        }
         let judged = classify(
             &burst,
             at.slot,
@@ -243,6 +246,9 @@ impl Worker {
             &judged,
             &mut self.clock,
         );
+        if self.delivery.watch.is_on() {
+            self.delivery.watch.end(entry, &mut burst, &judged);
+        }
         let copies = std::mem::take(&mut self.delivery.copies);
         let cost = self.served[index].account.spend(&burst, taken, copies);
         self.unseen += u32::try_from(cost >> COST_OF_ROUND).map_or(PEEK_ROUNDS, |rounds| {
@@ -290,8 +296,14 @@ impl Worker {
             let now = self.clock.seconds();
             let judged = classify(&burst, injected.slot, entry, &self.shared.table, now);
             let clock = &mut self.clock;
+            if snapshot.watched {
+                self.delivery.watch.begin(entry, &burst);
+            }
             self.delivery
                 .deliver(snapshot, injected.slot, entry, &mut burst, &judged, clock);
+            if self.delivery.watch.is_on() {
+                self.delivery.watch.end(entry, &mut burst, &judged);
+            }
         }
         self.shared.totals[self.number].show(&self.delivery.sums);
     }

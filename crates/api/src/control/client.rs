@@ -14,7 +14,8 @@ use rustix::{
 };
 
 use super::{
-    Channel, ChannelError, OpenError, Passed, PassedError, PortChange, PortInfo, Reply, Request,
+    Address, Channel, ChannelError, OpenError, Passed, PassedError, PortChange, PortInfo, Reply,
+    Request,
 };
 use super::{handover, handover::Line};
 use crate::{port_spec::PortSpec, stats::Statistics};
@@ -175,6 +176,30 @@ impl Client {
             Reply::Statistics { statistics } => Some(statistics),
             _ => None,
         })
+    }
+
+    /// Addresses that were learned, of one port or of all, and how many there are; beyond some thousands only the newest.
+    pub fn addresses(&mut self, port: Option<&str>) -> Result<(Vec<Address>, usize), ClientError> {
+        let request = Request::ListAddresses {
+            port: port.map(str::to_owned),
+        };
+        self.ask(
+            "list-addresses",
+            &request,
+            Vec::new(),
+            |reply| match reply {
+                Reply::Addresses { addresses, learned } => Some((addresses, learned)),
+                _ => None,
+            },
+        )
+    }
+
+    /// Has what crosses a port written to the pipe whose writing end is given.
+    pub fn capture(&mut self, port: &str, pipe: OwnedFd) -> Result<(), ClientError> {
+        let request = Request::Capture {
+            port: port.to_owned(),
+        };
+        self.ask("capture", &request, vec![pipe], done)
     }
 
     /// Ends the switch.

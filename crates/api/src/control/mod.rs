@@ -93,6 +93,18 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<String>,
     },
+    /// Asks for [`Reply::Addresses`].
+    ListAddresses {
+        /// Only those behind this port; those of all ports if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+    },
+    /// Has what crosses a port written, as pcapng, to the pipe whose writing end comes along. It ends when nobody reads there any
+    /// more, or when the port goes.
+    Capture {
+        /// The port's name.
+        port: String,
+    },
     /// Ends the switch as SIGTERM does.
     Shutdown,
     /// Hands everything over to the client, which becomes the switch: see [`handover`].
@@ -125,6 +137,13 @@ pub enum Reply {
         /// The counters.
         statistics: Statistics,
     },
+    /// What was learned.
+    Addresses {
+        /// The newest ones, by port.
+        addresses: Vec<Address>,
+        /// How many there are in all.
+        learned: usize,
+    },
     /// What follows on the connection is a hand-over.
     HandingOver {
         /// Its format.
@@ -149,6 +168,20 @@ pub struct PortInfo {
     /// Negotiated virtio features, as `0x...`.
     #[serde(with = "crate::hex")]
     pub features: u64,
+}
+
+/// An address that was learned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Address {
+    /// The port it is behind.
+    pub port: String,
+    /// The address.
+    pub mac: Mac,
+    /// The VLAN it was heard in; `None` on a port without one.
+    pub vlan: Option<u16>,
+    /// Seconds since a frame came from there.
+    pub age: u32,
 }
 
 /// New settings for a port that runs; what is not named stays.

@@ -19,6 +19,8 @@
 //! | `POST /v1/networks/{network}/forwards` | [`ForwardSpec`] | [`Forward`] |
 //! | `DELETE /v1/networks/{network}/forwards/{id}` | | nothing |
 //! | `GET /v1/stats` | | [`Stats`] |
+//! | `GET /v1/addresses?port=NAME` | | [`Addresses`] |
+//! | `POST /v1/capture` | [`CaptureRequest`] | pcapng, until the client or the port goes |
 //! | `GET /v1/openapi.json` | | the OpenAPI document |
 //!
 //! What is not done is answered with a status of 400 or more and a [`Failure`]. Reading is for whoever may open the socket,
@@ -47,7 +49,7 @@ pub use port::{PortInfo, PortPatch, PortPath, PortRequest};
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::Statistics;
+use crate::{control::Address, stats::Statistics};
 
 /// The daemon and its switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,25 @@ pub struct DaemonInfo {
     pub switch_restarts: u64,
     /// What the person should know, one sentence each: a firewall that would drop frames, a resolver that does not answer.
     pub warnings: Vec<String>,
+}
+
+/// What the switch learned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Addresses {
+    /// Addresses by port; only the newest, if there are thousands. A network's VLAN is said with the network.
+    pub addresses: Vec<Address>,
+    /// How many there are in all.
+    pub learned: usize,
+}
+
+/// Which port to capture at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// `NETWORK/PORT`, or the port's name if only one network has it, or a network's interface.
+    pub port: String,
 }
 
 /// What was counted, by the switch and by the services.

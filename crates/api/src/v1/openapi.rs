@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Applied, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease, NetworkInfo, NetworkSpec,
-    PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Addresses, Applied, CaptureRequest, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease,
+    NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
 };
 
 type Type = fn(&mut SchemaGenerator) -> Schema;
@@ -21,6 +21,17 @@ struct Operation {
     query: &'static [Key],
     body: Option<Type>,
     answer: Option<Type>,
+    /// What the answer is in place of JSON.
+    stream: Option<&'static str>,
+}
+
+impl Operation {
+    fn streaming(self, media: &'static str) -> Self {
+        Self {
+            stream: Some(media),
+            ..self
+        }
+    }
 }
 
 /// A key of a query: its name, its JSON type, what it means, whether it has to be there.
@@ -48,6 +59,7 @@ fn operation(
         query,
         body,
         answer,
+        stream: None,
     }
 }
 
@@ -77,6 +89,10 @@ fn operations() -> Vec<Operation> {
         operation("post /v1/networks/{network}/forwards", "addForward", "Makes a forward.", &[], [of::<ForwardSpec>(), of::<Forward>()]),
         operation("delete /v1/networks/{network}/forwards/{id}", "deleteForward", "Deletes a forward.", &[], [None, None]),
         operation("get /v1/stats", "stats", "What was counted.", &[], [None, of::<Stats>()]),
+        operation("get /v1/addresses", "addresses", "Addresses that the switch learned.",
+            &[("port", "string", "Only those behind this port of the switch, such as lan/web.", false)], [None, of::<Addresses>()]),
+        operation("post /v1/capture", "capture", "What crosses a port from now on, until the client leaves or the port goes.",
+            &[], [of::<CaptureRequest>(), None]).streaming("application/x-pcapng"),
         operation("get /v1/openapi.json", "openapi", "This document.", &[], [None, of::<Map<String, Value>>()]),
     ]
 }
@@ -145,12 +161,20 @@ fn described(operation: &Operation, failure: &Schema, generator: &mut SchemaGene
             "default": { "description": "It was not done.", "content": json(failure.clone()) },
         },
     });
-    let (status, done) = match operation.answer {
-        Some(answer) => {
+    let (status, done) = match (operation.answer, operation.stream) {
+        (_, Some(media)) => {
+            let mut content = Map::new();
+            content.insert(media.into(), json!({}));
+            (
+                "200",
+                json!({ "description": "A stream.", "content": content }),
+            )
+        }
+        (Some(answer), None) => {
             let content = json(answer(generator));
             ("200", json!({ "description": "Done.", "content": content }))
         }
-        None => ("204", json!({ "description": "Done." })),
+        (None, None) => ("204", json!({ "description": "Done." })),
     };
     described["responses"][status] = done;
     if !parameters.is_empty() {

@@ -26,7 +26,7 @@ pub(crate) use machine::{lease_of_machine, machine, machines, threads};
 pub(crate) use network::{applied, network, network_created, networks};
 pub(crate) use port::{port, port_created, ports};
 pub(crate) use qemu::{qemu_options, shell_line};
-pub(crate) use stats::stats;
+pub(crate) use stats::{learned, stats};
 
 /// One sentence on standard error; there is nobody left to tell if that fails.
 pub(crate) fn error(sentence: &str) {

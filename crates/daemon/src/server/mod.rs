@@ -9,6 +9,7 @@ mod peer;
 mod read;
 mod refusal;
 mod routes;
+mod stream;
 
 use std::{
     fs::DirBuilder,
@@ -23,7 +24,7 @@ use std::{
 use ringway_api::socket::{self, SocketError};
 use tokio::{
     net::UnixListener,
-    sync::{RwLock, oneshot},
+    sync::{RwLock, oneshot, watch},
     time::timeout,
 };
 
@@ -80,12 +81,14 @@ impl Server {
         end: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let changes = Arc::new(RwLock::new(()));
-        let router = routes::router(daemon, changes.clone());
+        let (streaming, ending) = watch::channel(());
+        let router = routes::router(daemon, changes.clone(), ending);
         let service = router.into_make_service_with_connect_info::<Peer>();
         let (ending, ended) = oneshot::channel();
         let serving =
             axum::serve(Limited::new(self.listener), service).with_graceful_shutdown(async move {
                 end.await;
+                drop(streaming);
                 let _ = ending.send(());
             });
         let mut serving = pin!(serving.into_future());

@@ -1,10 +1,11 @@
 //! What the API asks of the daemon, apart from the daemon: tests of the server have another one.
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 
 use ringway_api::v1::{
-    Applied, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease, Name, NetworkInfo,
-    NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Addresses, Applied, CaptureRequest, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease,
+    Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
 };
 
 use crate::Daemon;
@@ -66,4 +67,8 @@ operations! {
     delete_forward(network: &Name, id: u64) -> ();
     /// What was counted.
     stats() -> Stats;
+    /// What was learned, at one port of the switch or all.
+    addresses(port: Option<&str>) -> Addresses;
+    /// The reading end of a pipe into which what crosses a port is written, until it is closed.
+    capture(request: CaptureRequest) -> OwnedFd;
 }

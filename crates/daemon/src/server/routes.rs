@@ -11,17 +11,18 @@ use axum::{
     routing::{delete, get, post},
 };
 use ringway_api::v1::{
-    Applied, Code, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease, Name, NetworkInfo,
-    NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Addresses, Applied, CaptureRequest, Code, DaemonInfo, Document, Failure, Forward, ForwardSpec,
+    Lease, Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
 };
 use serde::Deserialize;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 
 use super::{
     operations::Operations,
     peer,
     read::{Body, InPath, InQuery, MAX_BODY},
     refusal::Refusal,
+    stream,
 };
 
 /// Made by `cargo run -p ringway-api --features openapi --example openapi`.
@@ -33,13 +34,15 @@ struct Api<D> {
     daemon: D,
     /// Read-locked by each change under way.
     changes: Arc<RwLock<()>>,
+    /// Closed when the server ends.
+    ending: watch::Receiver<()>,
 }
 
 type Answer<T> = Result<Json<T>, Refusal>;
 type Nothing = Result<StatusCode, Refusal>;
 
 #[rustfmt::skip]
-pub(super) fn router<D: Operations>(daemon: D, changes: Arc<RwLock<()>>) -> Router {
+pub(super) fn router<D: Operations>(daemon: D, changes: Arc<RwLock<()>>, ending: watch::Receiver<()>) -> Router {
     Router::new()
         .route("/v1/info", get(info::<D>))
         .route("/v1/networks", get(networks::<D>).post(create_network::<D>))
@@ -56,12 +59,14 @@ pub(super) fn router<D: Operations>(daemon: D, changes: Arc<RwLock<()>>) -> Rout
         .route("/v1/networks/{network}/forwards", post(add_forward::<D>))
         .route("/v1/networks/{network}/forwards/{id}", delete(delete_forward::<D>))
         .route("/v1/stats", get(stats::<D>))
+        .route("/v1/addresses", get(addresses::<D>))
+        .route("/v1/capture", post(capture::<D>))
         .route("/v1/openapi.json", get(openapi))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(peer::authorize))
-        .with_state(Api { daemon, changes })
+        .with_state(Api { daemon, changes, ending })
 }
 
 impl<D: Operations> Api<D> {
@@ -251,6 +256,30 @@ async fn delete_forward<D: Operations>(
 
 async fn stats<D: Operations>(State(api): State<Api<D>>) -> Answer<Stats> {
     Ok(Json(api.daemon.stats().await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfPort {
+    port: Option<String>,
+}
+
+async fn addresses<D: Operations>(
+    State(api): State<Api<D>>,
+    InQuery(OfPort { port }): InQuery<OfPort>,
+) -> Answer<Addresses> {
+    Ok(Json(api.daemon.addresses(port.as_deref()).await?))
+}
+
+/// Frames are private, so this is no reading: see [`peer::authorize`].
+async fn capture<D: Operations>(
+    State(api): State<Api<D>>,
+    Body(request): Body<CaptureRequest>,
+) -> Result<impl IntoResponse, Refusal> {
+    let pipe = api.daemon.capture(request).await?;
+    let body = stream::body(pipe, api.ending)
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot read the capture: {error}")))?;
+    Ok(([(CONTENT_TYPE, "application/x-pcapng")], body))
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -4,6 +4,7 @@
 
 mod start;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use std::{io, path::Path};
 use ringway_api::control::{Client, ClientError, Passed, PortChange, PortInfo, Setting};
 use ringway_api::port_spec::{PortKind, PortSpec};
 use ringway_api::stats::Statistics;
+use ringway_api::v1::Addresses;
 use ringway_host::tap::{self, TapError};
 use ringway_host::vhost_net;
 
@@ -35,6 +37,9 @@ pub(crate) enum SwitchError {
         #[source]
         source: io::Error,
     },
+    /// No pipe for a capture.
+    #[error("cannot make a pipe")]
+    Pipe(#[source] io::Error),
     /// It does not start.
     #[error("cannot start the switch {}", program.display())]
     Start {
@@ -133,6 +138,28 @@ impl SwitchProcess {
     /// What it counted.
     pub(crate) async fn statistics(self: &Arc<Self>) -> Result<Statistics, SwitchError> {
         self.ask(|client| Ok(client.statistics(None)?)).await
+    }
+
+    /// What it learned, at one port or all.
+    pub(crate) async fn addresses(
+        self: &Arc<Self>,
+        port: Option<String>,
+    ) -> Result<Addresses, SwitchError> {
+        self.ask(move |client| {
+            let (addresses, learned) = client.addresses(port.as_deref())?;
+            Ok(Addresses { addresses, learned })
+        })
+        .await
+    }
+
+    /// Has what crosses a port written into a pipe, whose other end is given back.
+    pub(crate) async fn capture(self: &Arc<Self>, port: String) -> Result<OwnedFd, SwitchError> {
+        self.ask(move |client| {
+            let (reader, writer) = io::pipe().map_err(SwitchError::Pipe)?;
+            client.capture(&port, writer.into())?;
+            Ok(reader.into())
+        })
+        .await
     }
 
     /// Asks in a thread where waiting holds nobody up. A connection that broke is made anew by the next question.

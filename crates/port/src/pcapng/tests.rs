@@ -20,6 +20,7 @@ fn a_port_is_described_once_before_its_first_frame() {
                 time,
                 source: 4,
                 frame,
+                note: Note::default(),
             })
             .unwrap();
     }
@@ -104,6 +105,7 @@ fn tcpdump_reads_every_packet_its_length_and_its_time() {
                 time,
                 source,
                 frame,
+                note: Note::default(),
             })
             .unwrap();
     }
@@ -145,5 +147,64 @@ fn what_a_capture_recorded_is_in_the_file_when_it_ends() {
     assert_eq!(packets.count(), 1000);
     if let Some(lines) = tcpdump(&file) {
         assert_eq!(lines.len(), 1000);
+    }
+}
+
+#[test]
+fn a_packet_says_whither_it_went_and_what_became_of_it() {
+    use Direction::{Inbound, Outbound};
+    let names = SourceNames::default();
+    names.lock().unwrap().insert(4, "lan/web".into());
+    names.lock().unwrap().insert(5, "lan/db".into());
+    let note = |direction, peer, [delivered, dropped]: [u16; 2]| Note {
+        direction: Some(direction),
+        peer,
+        flooded: delivered + dropped > 1,
+        delivered,
+        dropped,
+        reason: (dropped > 0).then_some(DropReason::NoBuffers),
+    };
+    let told = [
+        (note(Inbound, 5, [1, 0]), "to lan/db"),
+        (note(Inbound, 0, [0, 1]), "dropped: no_buffers"),
+        (note(Inbound, 0, [3, 0]), "flooded to 3 ports"),
+        (
+            note(Inbound, 0, [2, 1]),
+            "flooded to 2 of 3 ports, dropped: no_buffers",
+        ),
+        (note(Outbound, 5, [1, 0]), "from lan/db"),
+        (
+            note(Outbound, 9, [0, 1]),
+            "from port-9, dropped: no_buffers",
+        ),
+    ];
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file, names).unwrap();
+    for (note, _) in &told {
+        let record = Record {
+            time: UNIX_EPOCH,
+            source: 4,
+            frame: frame(1, 61),
+            note: *note,
+        };
+        writer.write(&record).unwrap();
+    }
+    writer.statistics(4, 9, 3).unwrap();
+    let blocks = blocks(&file);
+    for ((note, comment), (_, body)) in told.iter().zip(&blocks[2..]) {
+        let mut options = vec![2, 0, 4, 0, 1, 0, 0, 0];
+        if note.direction == Some(Outbound) {
+            options[4] = 2;
+        }
+        option(&mut options, OPTION_COMMENT, comment.as_bytes());
+        options.extend([0; 4]);
+        assert_eq!(body[20 + 64..], options, "{comment}");
+    }
+    let (kind, statistics) = blocks.last().unwrap();
+    assert_eq!(*kind, INTERFACE_STATISTICS);
+    assert_eq!(statistics[12..16], [4, 0, 8, 0]);
+    assert_eq!((statistics[16], statistics[28]), (9, 3));
+    if let Some(lines) = tcpdump(&file) {
+        assert_eq!(lines.len(), told.len());
     }
 }

@@ -11,6 +11,7 @@ mod requests;
 mod sessions;
 pub(crate) mod socket;
 pub(crate) mod statistics;
+mod watchers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -37,6 +38,7 @@ use balance::Balance;
 use handover::Takeover;
 use socket::Listener;
 use statistics::CpuClock;
+use watchers::Watcher;
 
 /// Seconds between two sweeps of the learning table.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -59,6 +61,8 @@ enum Token {
     Session(u32),
     /// A control connection.
     Connection,
+    /// The pipe of a capture.
+    Watcher,
 }
 
 pub(crate) struct Control {
@@ -76,6 +80,8 @@ pub(crate) struct Control {
     names: SourceNames,
     listener: Option<Listener>,
     connections: HashMap<u64, Channel>,
+    /// Captures, by the token of their pipe.
+    watchers: HashMap<u64, Watcher>,
     tap_offloads: Offloads,
     confinement: Confinement,
     next_sweep: Instant,
@@ -122,6 +128,7 @@ impl Control {
             names: SourceNames::default(),
             listener,
             connections: HashMap::new(),
+            watchers: HashMap::new(),
             tap_offloads: Offloads::default(),
             confinement: Confinement::none(),
             next_sweep: Instant::now() + SWEEP,
@@ -180,6 +187,7 @@ impl Control {
                         Some(Token::Listener(port)) => self.accept_front_end(port),
                         Some(Token::Session(port)) => self.serve_session(port),
                         Some(Token::Connection) => self.serve_connection(token),
+                        Some(Token::Watcher) => self.end_capture(token),
                         None => {}
                     },
                 }
@@ -195,6 +203,7 @@ impl Control {
         let ports = std::mem::take(&mut self.ports);
         self.publish();
         drop(ports);
+        self.end_captures();
     }
 
     /// Adds a port to a switch that runs; returns its name.
@@ -332,6 +341,7 @@ impl Control {
                 self.unwatch(device.as_fd(), Token::Session(number));
             }
         }
+        self.end_captures_at(number);
         self.publish();
         self.shared.table.forget_port(port.slot);
         self.names
@@ -360,6 +370,7 @@ impl Control {
                 port: view.clone(),
                 number: port.number,
                 policy: port.policy.clone(),
+                watchers: self.watchers_of(port.number),
             });
         }
         (entries, captures)

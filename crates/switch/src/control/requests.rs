@@ -142,6 +142,23 @@ impl Control {
                     _ => Reply::Statistics { statistics },
                 }
             }
+            Request::Capture { port } => {
+                let found = self.ports.values().find(|there| there.name == port);
+                let Some(number) = found.map(|port| port.number) else {
+                    return no_port(&port);
+                };
+                match self.capture(number, fds) {
+                    Ok(()) => Reply::Ok,
+                    Err(error) => refuse(&error),
+                }
+            }
+            Request::ListAddresses { port } => {
+                let known = |name: &String| self.ports.values().any(|port| port.name == *name);
+                match port {
+                    Some(name) if !known(&name) => no_port(&name),
+                    port => self.addresses(port.as_deref()),
+                }
+            }
             // Not answered but done, by who serves the connection.
             Request::TakeOver { .. } => Reply::Ok,
             Request::Shutdown => {

@@ -113,6 +113,7 @@ fn a_turn_ends_though_its_queue_never_does_cve_2019_3900() {
                 port,
                 number,
                 policy: Arc::default(),
+                watchers: None,
             })
         };
         let ports: Vec<Option<Entry>> =

@@ -29,6 +29,46 @@ pub(super) fn exchange(
     path: &str,
     body: Option<&[u8]>,
 ) -> io::Result<Response> {
+    let (mut stream, end) = ask(socket, limit, method, path, body)?;
+    parse(&receive(&mut stream, end)?)
+}
+
+/// The same for an answer without end: what came with its head, and whence the rest comes. One that says no is whole.
+pub(super) fn stream(
+    socket: &Path,
+    limit: Duration,
+    method: &str,
+    path: &str,
+    body: Option<&[u8]>,
+) -> io::Result<(Response, Option<UnixStream>)> {
+    let (mut stream, end) = ask(socket, limit, method, path, body)?;
+    let mut begin = Vec::new();
+    let mut part = vec![0; 64 << 10];
+    while !begin.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        stream.set_read_timeout(Some(left(end)?))?;
+        match stream.read(&mut part).map_err(late)? {
+            0 => return Ok((parse(&begin)?, None)),
+            _ if begin.len() > part.len() => return Err(wrong("a head without end")),
+            count => begin.extend_from_slice(&part[..count]),
+        }
+    }
+    // A refusal says how long it is; a stream does not know.
+    if !begin.starts_with(b"HTTP/1.0 200 ") && !begin.starts_with(b"HTTP/1.1 200 ") {
+        begin.extend(receive(&mut stream, end)?);
+        return Ok((parse(&begin)?, None));
+    }
+    stream.set_read_timeout(None)?;
+    Ok((parse(&begin)?, Some(stream)))
+}
+
+/// Sends a request; when the answer has to be there.
+fn ask(
+    socket: &Path,
+    limit: Duration,
+    method: &str,
+    path: &str,
+    body: Option<&[u8]>,
+) -> io::Result<(UnixStream, Instant)> {
     let end = Instant::now() + limit;
     let mut stream = connect(socket, limit)?;
     let mut request = format!("{method} {path} HTTP/1.0\r\nHost: ringway\r\n").into_bytes();
@@ -47,7 +87,7 @@ pub(super) fn exchange(
     {
         return Err(error);
     }
-    parse(&receive(&mut stream, end)?)
+    Ok((stream, end))
 }
 
 /// As part of a query.

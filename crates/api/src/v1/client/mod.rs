@@ -10,6 +10,7 @@ use std::{
     fmt::Display,
     io,
     net::Ipv4Addr,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,8 +18,8 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Applied, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease, Name, NetworkInfo,
-    NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Addresses, Applied, CaptureRequest, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease,
+    Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
 };
 pub use find::{SOCKET_VARIABLE, run_directory, socket, socket_of_environment};
 
@@ -30,6 +31,15 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Client {
     socket: PathBuf,
     deadline: Duration,
+}
+
+/// An answer that goes on.
+#[derive(Debug)]
+pub struct Stream {
+    /// What came already.
+    pub begin: Vec<u8>,
+    /// Where more comes from.
+    pub rest: UnixStream,
 }
 
 /// Why there is no answer that could be used.
@@ -200,6 +210,32 @@ impl Client {
     /// What was counted.
     pub fn stats(&self) -> Answer<Stats> {
         self.get("/v1/stats")
+    }
+
+    /// Addresses that the switch learned, of one of its ports or of all.
+    pub fn addresses(&self, port: Option<&str>) -> Answer<Addresses> {
+        match port {
+            None => self.get("/v1/addresses"),
+            Some(port) => self.get(&format!("/v1/addresses?port={}", http::encoded(port))),
+        }
+    }
+
+    /// What crosses a port from now on, as pcapng. It ends when the stream is closed, by either side.
+    pub fn capture(&self, request: &CaptureRequest) -> Answer<Stream> {
+        let body = serde_json::to_vec(request).map_err(|error| self.foreign(error))?;
+        let limit = self.deadline;
+        let begun = http::stream(&self.socket, limit, "POST", "/v1/capture", Some(&body));
+        let (response, stream) = begun.map_err(|error| self.no_answer(error))?;
+        match (response.status, stream) {
+            (200..300, Some(stream)) => Ok(Stream {
+                begin: response.body,
+                rest: stream,
+            }),
+            (status, _) => Err(match serde_json::from_slice::<Failure>(&response.body) {
+                Ok(failure) => failure.into(),
+                Err(_) => self.foreign(format_args!("HTTP status {status} to a capture")),
+            }),
+        }
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {

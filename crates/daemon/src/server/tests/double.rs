@@ -1,13 +1,16 @@
 //! A daemon without networks.
 
 use std::{
+    io::PipeWriter,
     net::Ipv4Addr,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex},
 };
 
 use ringway_api::v1::{
-    Applied, Binding, Code, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease, Name,
-    NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Addresses, Applied, Binding, CaptureRequest, Code, DaemonInfo, Document, Failure, Forward,
+    ForwardSpec, Lease, Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest,
+    StaticLease, Stats,
 };
 use tokio::sync::Notify;
 
@@ -25,6 +28,7 @@ struct Shared {
     asked: Mutex<Vec<String>>,
     begun: Notify,
     go_on: Notify,
+    captured: Mutex<Option<PipeWriter>>,
 }
 
 type Answer<T> = Result<T, Failure>;
@@ -36,6 +40,11 @@ impl Double {
 
     pub(super) async fn begun(&self) {
         self.shared.begun.notified().await;
+    }
+
+    /// Where what is captured is written.
+    pub(super) fn captured(&self) -> PipeWriter {
+        self.shared.captured.lock().unwrap().take().unwrap()
     }
 
     pub(super) fn go_on(&self) {
@@ -200,6 +209,24 @@ impl Operations for Double {
     async fn delete_forward(&self, network: &Name, id: u64) -> Answer<()> {
         self.note(format!("delete_forward {network} {id}"));
         Ok(())
+    }
+
+    async fn addresses(&self, port: Option<&str>) -> Answer<Addresses> {
+        self.note(format!("addresses {port:?}"));
+        Ok(Addresses {
+            addresses: Vec::new(),
+            learned: 0,
+        })
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Answer<OwnedFd> {
+        self.note(format!("capture {}", request.port));
+        if request.port == "gone" {
+            return Err(Failure::new(Code::NotFound, "there is no port gone"));
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        *self.shared.captured.lock().unwrap() = Some(writer);
+        Ok(reader.into())
     }
 
     async fn stats(&self) -> Answer<Stats> {

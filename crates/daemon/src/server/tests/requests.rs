@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 
 use ringway_api::{
     control::Setting,
-    v1::{Code, Document, Failure, PortPatch, StaticLease, client::ClientError, openapi},
+    v1::{
+        CaptureRequest, Code, Document, Failure, PortPatch, StaticLease, client::ClientError,
+        openapi,
+    },
 };
 use serde_json::json;
 
@@ -52,6 +55,7 @@ async fn each_request_of_the_client_is_the_operation_it_names() {
         client.add_forward(&lan, &serde_json::from_value(forward).unwrap())?;
         client.delete_forward(&lan, 7)?;
         client.stats()?;
+        client.addresses(Some("lan/web"))?;
         let gone = client.network(&name("gone"));
         assert!(
             matches!(gone, Err(ClientError::Refused(failure)) if failure.code == Code::NotFound)
@@ -82,6 +86,7 @@ async fn each_request_of_the_client_is_the_operation_it_names() {
             "add_forward lan 80-81",
             "delete_forward lan 7",
             "stats",
+            r#"addresses Some("lan/web")"#,
             "network gone",
         ]
     );
@@ -192,6 +197,69 @@ async fn what_cannot_be_meant_is_refused_in_a_sentence() {
         assert!(failure.message.contains(part), "{request}: {failure}");
     }
     assert_eq!(served.daemon.asked(), ["network gone"]);
+}
+
+#[tokio::test]
+async fn a_capture_streams_until_either_side_has_enough() {
+    use std::io::{Read, Write};
+    use std::time::{Duration, Instant};
+    let mut served = Served::new("capture");
+    let request = |port: &str| CaptureRequest { port: port.into() };
+    let begin = |port: &str| {
+        let (client, request) = (served.client(), request(port));
+        async {
+            tokio::task::spawn_blocking(move || client.capture(&request))
+                .await
+                .unwrap()
+        }
+    };
+    let refused = begin("gone").await;
+    assert!(
+        matches!(&refused, Err(ClientError::Refused(failure)) if failure.code == Code::NotFound),
+        "{refused:?}"
+    );
+
+    let mut stream = begin("web").await.unwrap();
+    let mut written = served.daemon.captured();
+    written.write_all(b"frames").unwrap();
+    let (begun, mut stream) = tokio::task::spawn_blocking(move || {
+        let mut begun = stream.begin;
+        while begun.len() < 6 {
+            let mut more = [0; 6];
+            let count = stream.rest.read(&mut more).unwrap();
+            assert_ne!(count, 0);
+            begun.extend_from_slice(&more[..count]);
+        }
+        (begun, stream.rest)
+    })
+    .await
+    .unwrap();
+    assert_eq!(begun, b"frames");
+    drop(written);
+    let rest = tokio::task::spawn_blocking(move || stream.read(&mut [0; 6]).unwrap());
+    assert_eq!(rest.await.unwrap(), 0, "the port's end is the stream's end");
+
+    // A client that leaves closes the pipe, though nothing is written to it.
+    drop(begin("web").await.unwrap());
+    let written = served.daemon.captured();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut fds = [PollFd::new(&written, PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        if poll(&mut fds, Some(&now)).unwrap() > 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the pipe is still read");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // The server's end is the stream's end, too.
+    let mut stream = begin("web").await.unwrap();
+    let _written = served.daemon.captured();
+    served.end().await;
+    let rest = tokio::task::spawn_blocking(move || stream.rest.read(&mut [0; 6]).unwrap());
+    assert_eq!(rest.await.unwrap(), 0);
 }
 
 #[test]
