@@ -100,7 +100,7 @@ fn a_capture_shows_both_directions_and_leaves_nothing_behind() -> Result<()> {
     )?;
     first.success(LIMIT)?;
     second.success(LIMIT)?;
-    let three = |one: [&str; 2]| [one; 3].concat();
+    let three = |one: [&'static str; 2]| [one; 3].concat();
     let found = pings(&host, &gateway)?;
     ensure!(
         found == three(["rw-lan out from guest0", "rw-lan in to guest0"]),

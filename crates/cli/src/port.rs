@@ -10,7 +10,7 @@ use ringway_api::{
 };
 
 use crate::{
-    Failure,
+    Failure, account,
     ask::{Daemon, Form},
     print,
 };
@@ -76,6 +76,12 @@ struct Create {
     /// Bits per second each way (k, M, G)
     #[arg(long)]
     rate: Option<Rate>,
+    /// The user who may open the tap, by name or number [default: root]
+    #[arg(long, value_name = "USER", value_parser = account::user)]
+    owner: Option<u32>,
+    /// The group that may open the tap, by name or number
+    #[arg(long, value_name = "GROUP", value_parser = account::group)]
+    group: Option<u32>,
     #[command(flatten)]
     form: Form,
 }
@@ -98,11 +104,11 @@ struct Set {
 enum PathArgument {
     /// A vhost-user socket of the switch
     VhostUser,
-    /// A tap
+    /// A tap of the kernel, on a bridge with the network
     Tap,
-    /// A tap with the kernel's vhost-net
+    /// The same, with the kernel's vhost-net
     VhostNet,
-    /// A macvtap
+    /// A macvtap over the interface that a network of kind bridge joins; the host is not reached from it
     Macvtap,
 }
 
@@ -128,6 +134,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
                 address: create.address,
                 queues: create.queues,
                 rate: create.rate,
+                owner: create.owner,
+                group: create.group,
             };
             let port = client.create_port(&create.port.network, &request)?;
             print::answer(create.form.json, &port, print::port_created)

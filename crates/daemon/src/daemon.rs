@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use ringway_api::control::PortInfo as Running;
 use ringway_api::v1::{
     Addresses, Applied, CaptureRequest, DaemonInfo, Document, Failure, Forward, ForwardSpec, Lease,
-    Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortRequest, StaticLease, Stats,
+    Name, NetworkInfo, NetworkSpec, PortInfo, PortPatch, PortPath, PortRequest, StaticLease, Stats,
 };
 use ringway_network::{Invalid, Network, Plan, Site, State, Things};
 
@@ -119,8 +119,18 @@ impl Daemon {
                 let lease = lent.iter().find(|lease| lease.mac == Some(port.mac));
                 info.address = info.address.or(lease.map(|lease| lease.address));
                 let full = format!("{of}/{name}");
-                let there = running.iter().find(|port| port.name == full);
-                info.connected = there.map(|port| port.connected);
+                info.connected = match &port.tap {
+                    // Whoever has a tap open gives it a carrier; of a macvtap nothing tells.
+                    Some(_) if port.path == PortPath::Macvtap => None,
+                    Some(tap) => {
+                        let link = self.inner.ground.netlink.find(tap.as_str()).await;
+                        link.ok().flatten().map(|link| link.carrier)
+                    }
+                    None => {
+                        let there = running.iter().find(|port| port.name == full);
+                        there.map(|port| port.connected)
+                    }
+                };
                 ports.push(info);
             }
         }

@@ -10,8 +10,16 @@ pub(crate) fn port(state: &State, asked: &str) -> Result<String, Failure> {
         if network.interface.as_str() == asked {
             return Ok(asked.to_owned());
         }
-        for name in network.ports.keys() {
+        for (name, port) in &network.ports {
             let full = format!("{of}/{name}");
+            if let Some(tap) = &port.tap
+                && (full == asked || name.as_str() == asked)
+            {
+                let message = format!(
+                    "{full} is a tap of the kernel, whose frames do not cross the switch: tcpdump -i {tap} shows them"
+                );
+                return Err(Failure::new(Code::Invalid, message));
+            }
             if full == asked {
                 return Ok(full);
             }

@@ -100,15 +100,12 @@ impl Inner {
     /// What networks must not clash with.
     pub(crate) async fn site(&self) -> Result<Site, Failure> {
         let state = self.state();
-        let ours = |name: &str| {
-            state
-                .networks
-                .values()
-                .any(|n| n.interface.as_str() == name)
-        };
+        let links = Things::of(&state).links;
+        let ours = |name: &str| links.contains_key(name);
         Ok(Site {
             routes: self.ground.netlink.routes(ours).await.map_err(failed)?,
             sockets: self.config.run.clone(),
+            plain: self.ground.netlink.plain().await.map_err(failed)?,
         })
     }
 
@@ -134,21 +131,13 @@ impl Inner {
             .unwrap_or_else(|error| Err(Failure::new(Code::Failed, error.to_string())))
     }
 
-    /// A network's interface must not be there before, as somebody else's.
+    /// Interfaces must not be there before, as somebody else's.
     async fn check_interfaces(&self, old: &State, new: &State) -> Result<(), Failure> {
-        for (name, network) in &new.networks {
-            let interface = &network.interface;
-            if !old.networks.contains_key(name)
-                && !old.networks.values().any(|n| n.interface == *interface)
-                && self
-                    .ground
-                    .netlink
-                    .find(interface.as_str())
-                    .await
-                    .map_err(failed)?
-                    .is_some()
-            {
-                return Err(refused(Invalid::InterfaceTaken(interface.clone())));
+        let (old, new) = (Things::of(old).links, Things::of(new).links);
+        for (name, link) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+            let found = self.ground.netlink.find(name).await.map_err(failed)?;
+            if found.is_some() {
+                return Err(refused(Invalid::InterfaceTaken(link.interface.clone())));
             }
         }
         Ok(())

@@ -9,9 +9,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVtapMode,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteType};
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMacVtap, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
+};
 
 /// What the kernel did not do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+    /// Whether somebody is at its other end: a tap that is open.
+    pub carrier: bool,
     /// The bridge it belongs to, by number.
     pub bridge: Option<u32>,
     /// Its Ethernet address.
@@ -150,6 +156,50 @@ impl Netlink {
         };
         let done = self.handle.link().set(message.build()).execute().await;
         done.map_err(|error| refused("change the bridge of", name, error))
+    }
+
+    /// Makes a bridge, without the spanning tree protocol: its ports forward at once.
+    pub async fn create_bridge(&self, name: &str) -> Result<(), LinkError> {
+        let message = LinkMessageBuilder::<LinkBridge>::new(name).build();
+        let done = self.handle.link().add(message).execute().await;
+        done.map_err(|error| refused("make the bridge", name, error))
+    }
+
+    /// Makes a macvtap over another interface, in bridge mode: those over the same one reach each other and what is behind it.
+    pub async fn create_macvtap(
+        &self,
+        name: &str,
+        over: &str,
+        mac: [u8; 6],
+    ) -> Result<(), LinkError> {
+        let lower = self.get(over).await?;
+        let message = LinkMacVtap::new(name, lower.index, MacVtapMode::Bridge)
+            .address(mac.to_vec())
+            .build();
+        let done = self.handle.link().add(message).execute().await;
+        done.map_err(|error| refused("make the macvtap", name, error))
+    }
+
+    /// Names of the interfaces that are no bridges.
+    pub async fn plain(&self) -> Result<Vec<String>, LinkError> {
+        let mut messages = self.handle.link().get().execute();
+        let mut names = Vec::new();
+        while let Some(message) = messages
+            .try_next()
+            .await
+            .map_err(|error| refused("list links of", "the host", error))?
+        {
+            let is_bridge = message.attributes.iter().any(|attribute| {
+                matches!(attribute, LinkAttribute::LinkInfo(infos)
+                    if infos.contains(&LinkInfo::Kind(InfoKind::Bridge)))
+            });
+            let name = message.attributes.into_iter().find_map(|a| match a {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
+            names.extend(name.filter(|_| !is_bridge));
+        }
+        Ok(names)
     }
 
     /// Removes the interface, whoever has it open; nothing if there is none.
@@ -315,6 +365,7 @@ fn link(message: &LinkMessage, addresses: Vec<IpNet>) -> Link {
         index: message.header.index,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         bridge: None,
         mac: None,
         addresses,

@@ -29,15 +29,30 @@ pub(crate) fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
 /// The interface of a network: `rw-NAME`, or a part of it and a hash where that is too long.
 pub(crate) fn interface(network: &Name) -> InterfaceName {
     let whole = format!("rw-{network}");
-    let name = if whole.len() <= LONGEST {
-        whole
-    } else {
-        format!(
-            "rw-{:.5}-{:06x}",
-            network.as_str(),
-            hash(&[network.as_str()]) & 0xff_ffff
-        )
-    };
+    if whole.len() <= LONGEST {
+        return named(&whole);
+    }
+    let hash = hash(&[network.as_str()]) & 0xff_ffff;
+    named(&format!("rw-{:.5}-{hash:06x}", network.as_str()))
+}
+
+/// The bridge of a network with taps for virtual machines: `rwb-NAME`, shortened as above.
+pub(crate) fn bridge(network: &Name) -> InterfaceName {
+    let whole = format!("rwb-{network}");
+    if whole.len() <= LONGEST {
+        return named(&whole);
+    }
+    let hash = hash(&[network.as_str()]) & 0xff_ffff;
+    named(&format!("rwb-{:.4}-{hash:06x}", network.as_str()))
+}
+
+/// The tap of a port: a part of its name and a hash of both names.
+pub(crate) fn tap(network: &Name, port: &Name) -> InterfaceName {
+    let hash = hash(&[network.as_str(), "/", port.as_str()]) & 0xff_ffff;
+    named(&format!("rt-{:.5}-{hash:06x}", port.as_str()))
+}
+
+fn named(name: &str) -> InterfaceName {
     match name.parse() {
         Ok(name) => name,
         Err(error) => unreachable!("{name}: {error}"),

@@ -128,9 +128,22 @@ pub enum Invalid {
         "the socket's path {0} is longer than {MAX_SOCKET_PATH} bytes: take shorter names, or another --run directory"
     )]
     SocketPath(String),
-    /// Not done by this version.
-    #[error("a port of network {0} can only be reached by vhost-user so far: leave --path away")]
-    Path(Name),
+    /// A macvtap needs an interface of the host.
+    #[error(
+        "network {0} is on no interface of the host, a macvtap lies over one: take --path tap, or a network of kind bridge"
+    )]
+    Macvtap(Name),
+    /// Taps need a bridge.
+    #[error("{0} is no bridge: only --path macvtap leads there")]
+    NoBridgeThere(InterfaceName),
+    /// What the kernel carries the switch does not see.
+    #[error(
+        "{0} does not go with a tap of the kernel: its frames do not cross the switch; take --path vhost-user"
+    )]
+    NotOnTap(&'static str),
+    /// The socket has other means.
+    #[error("owner and group go with --path tap, vhost-net or macvtap")]
+    NoTap,
     /// Neither or both.
     #[error("a bound address needs either a MAC or a client identifier")]
     LeaseClient,

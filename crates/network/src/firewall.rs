@@ -3,9 +3,11 @@
 //! Chains of other tables see every packet too, so what we accept here may still be dropped there; whoever runs a firewall of
 //! their own stays master of it.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
+use ringway_api::port_spec::Mac;
 use ringway_api::v1::{Forward, Kind};
 
 use crate::things::{Firewall, FirewallNetwork};
@@ -17,12 +19,28 @@ pub const TABLE: &str = "inet ringway";
 const METADATA: &str = "169.254.169.254";
 const REJECT: &str = "reject with icmpx type admin-prohibited";
 
+/// The table in which taps on bridges are held to their addresses; it is there as long as there are such taps.
+pub const BRIDGE_TABLE: &str = "bridge ringway";
+
+/// Text for `nft -f` that removes [`BRIDGE_TABLE`], which has to be there.
+pub fn without_taps() -> String {
+    format!("delete table {BRIDGE_TABLE}\n")
+}
+
 /// Text for `nft -f`: the table is made anew, or only removed if there is no network.
 pub fn ruleset(firewall: Option<&Firewall>) -> String {
     // Adding first makes the deletion succeed whether the table was there or not.
     let mut text = format!("add table {TABLE}\ndelete table {TABLE}\n");
     if let Some(firewall) = firewall {
         let _ = writeln!(text, "table {TABLE} {{\n{firewall}}}");
+        if !firewall.taps.is_empty() {
+            let _ = write!(
+                text,
+                "add table {BRIDGE_TABLE}\ndelete table {BRIDGE_TABLE}\n"
+            );
+            let taps = Taps(&firewall.taps);
+            let _ = writeln!(text, "table {BRIDGE_TABLE} {{\n{taps}}}");
+        }
     }
     text
 }
@@ -104,8 +122,31 @@ impl fmt::Display for Firewall {
             "forward",
             "type filter hook forward priority filter; policy accept;",
             |f| {
+                // Where br_netfilter is loaded, what one port of a bridge sends to another comes by here.
+                rule(f, "iifname . oifname @bridged accept")?;
                 rule(f, "iifname @networks jump leave")?;
                 rule(f, "oifname @networks jump enter")
+            },
+        )
+    }
+}
+
+/// Rules of [`BRIDGE_TABLE`]: a tap's virtual machine sends from its own address alone.
+struct Taps<'a>(&'a BTreeMap<String, Mac>);
+
+impl fmt::Display for Taps<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        chain(
+            f,
+            "prerouting",
+            "type filter hook prerouting priority filter; policy accept;",
+            |f| {
+                self.0.iter().try_for_each(|(tap, mac)| {
+                    rule(
+                        f,
+                        format_args!("iifname {tap:?} ether saddr != {mac} counter drop"),
+                    )
+                })
             },
         )
     }
@@ -126,6 +167,9 @@ impl Firewall {
             "type ifname;",
             of(Kind::Isolated).map(interface),
         )?;
+        let bridged = all().filter(|network| network.bridged);
+        let bridged = bridged.map(|n| with(n, interface(n)));
+        set(f, "bridged", "type ifname . ifname;", bridged)?;
         set(f, "subnets", subnets, all().map(within))?;
         set(f, "routed", subnets, of(Kind::Routed).map(within))?;
         let hidden = of(Kind::Nat).map(|n| n.subnet.to_string());

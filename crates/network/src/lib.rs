@@ -20,4 +20,4 @@ mod things;
 pub use error::Invalid;
 pub use model::{Network, Port, Site, State};
 pub use plan::{Change, Plan, Step};
-pub use things::{Firewall, FirewallNetwork, Link, Service, SwitchPort, Things};
+pub use things::{Firewall, FirewallNetwork, Link, LinkKind, Service, SwitchPort, TapKind, Things};

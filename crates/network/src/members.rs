@@ -1,17 +1,17 @@
 //! What is in a network: ports, bound addresses, forwards.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringway_api::control::Setting;
-use ringway_api::port_spec::{MAX_QUEUES, MAX_SOCKET_PATH, Mac};
+use ringway_api::port_spec::{InterfaceName, MAX_QUEUES, MAX_SOCKET_PATH, Mac};
 use ringway_api::v1::{
     Forward, ForwardSpec, Kind, Name, PortPatch, PortPath, PortRequest, StaticLease,
 };
 
 use crate::choose;
 use crate::error::{Invalid, label};
-use crate::model::{Port, Site, State};
+use crate::model::{Network, Port, Site, State};
 
 impl State {
     /// Adds a port.
@@ -28,9 +28,7 @@ impl State {
                 port: request.name,
             });
         }
-        if request.path != PortPath::VhostUser {
-            return Err(Invalid::Path(name.clone()));
-        }
+        check_path(network, &request)?;
         if !(1..=MAX_QUEUES).contains(&request.queues) {
             return Err(Invalid::Queues(request.queues));
         }
@@ -58,20 +56,37 @@ impl State {
                 });
             }
         }
-        let socket = site
-            .sockets
-            .join(name.as_str())
-            .join(format!("{}.sock", request.name));
-        check_socket(&socket)?;
+        let (mut socket, mut tap) = (PathBuf::new(), None);
+        if request.path == PortPath::VhostUser {
+            let file = format!("{}.sock", request.name);
+            socket = site.sockets.join(name.as_str()).join(file);
+            check_socket(&socket)?;
+        } else {
+            tap = Some(choose::tap(name, &request.name));
+        }
+        if let Some(tap) = &tap
+            && self.has_tap(tap)
+        {
+            return Err(Invalid::InterfaceTaken(tap.clone()));
+        }
+        let network = self.network_mut(name)?;
         let port = Port {
             path: request.path,
             socket,
+            tap,
+            owner: request.owner,
+            group: request.group,
             mac,
             address: request.address,
             queues: request.queues,
             rate: request.rate,
         };
         Ok(network.ports.entry(request.name).or_insert(port))
+    }
+
+    fn has_tap(&self, tap: &InterfaceName) -> bool {
+        let mut ports = self.networks.values().flat_map(|n| n.ports.values());
+        ports.any(|port| port.tap.as_ref() == Some(tap))
     }
 
     /// Changes a port.
@@ -105,6 +120,9 @@ impl State {
         match patch.rate {
             Setting::Keep => {}
             Setting::Clear => new.rate = None,
+            Setting::Set(_) if old.path != PortPath::VhostUser => {
+                return Err(Invalid::NotOnTap(RATE));
+            }
             Setting::Set(rate) => new.rate = Some(rate),
         }
         let place = network.ports.get_mut(port).ok_or_else(missing)?;
@@ -218,6 +236,31 @@ impl State {
         Ok(())
     }
 }
+
+/// Whether the network can be reached in the way that is asked for.
+fn check_path(network: &Network, request: &PortRequest) -> Result<(), Invalid> {
+    let interface = network.spec.bridge.as_ref();
+    match (request.path, interface) {
+        (PortPath::Macvtap, None) => {
+            return Err(Invalid::Macvtap(network.spec.name.clone()));
+        }
+        (PortPath::Macvtap, Some(_)) => {}
+        (_, Some(interface)) if network.direct => {
+            return Err(Invalid::NoBridgeThere(interface.clone()));
+        }
+        _ => {}
+    }
+    if request.path == PortPath::VhostUser {
+        if request.owner.is_some() || request.group.is_some() {
+            return Err(Invalid::NoTap);
+        }
+    } else if request.rate.is_some() {
+        return Err(Invalid::NotOnTap(RATE));
+    }
+    Ok(())
+}
+
+const RATE: &str = "a rate limit";
 
 fn check_socket(path: &Path) -> Result<(), Invalid> {
     let len = path.as_os_str().len();

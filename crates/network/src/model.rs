@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use ringway_api::port_spec::{InterfaceName, Mac, Rate};
-use ringway_api::v1::{Forward, Name, NetworkSpec, PortPath, StaticLease};
+use ringway_api::v1::{Forward, Kind, Name, NetworkSpec, PortPath, StaticLease};
 use serde::{Deserialize, Serialize};
 
+use crate::choose;
 use crate::error::Invalid;
 use crate::near;
 
@@ -19,6 +20,8 @@ pub struct Site {
     pub routes: Vec<Ipv4Net>,
     /// Directory under which sockets of ports are made.
     pub sockets: PathBuf,
+    /// Interfaces of the host that are no bridges.
+    pub plain: Vec<String>,
 }
 
 /// All networks.
@@ -39,6 +42,9 @@ pub struct Network {
     pub vlan: u16,
     /// The host's interface into it.
     pub interface: InterfaceName,
+    /// The interface that it joins is no bridge: only a macvtap gets there.
+    #[serde(default)]
+    pub direct: bool,
     /// Its ports.
     pub ports: BTreeMap<Name, Port>,
     /// Addresses bound to others than ports.
@@ -52,8 +58,17 @@ pub struct Network {
 pub struct Port {
     /// How the NIC reaches it.
     pub path: PortPath,
-    /// The vhost-user socket.
+    /// The vhost-user socket; empty for the other paths.
     pub socket: PathBuf,
+    /// The tap, for the other paths.
+    #[serde(default)]
+    pub tap: Option<InterfaceName>,
+    /// User who may open it.
+    #[serde(default)]
+    pub owner: Option<u32>,
+    /// Group that may open it.
+    #[serde(default)]
+    pub group: Option<u32>,
     /// Address of the NIC.
     pub mac: Mac,
     /// IP address bound to it.
@@ -65,6 +80,18 @@ pub struct Port {
 }
 
 impl Network {
+    /// Taps of the kernel and the switch's own one share a bridge, which is there as long as there are such taps.
+    pub fn bridge(&self) -> Option<InterfaceName> {
+        let tap = |port: &Port| matches!(port.path, PortPath::Tap | PortPath::VhostNet);
+        let ours = self.spec.kind != Kind::Bridge && self.ports.values().any(tap);
+        ours.then(|| choose::bridge(&self.spec.name))
+    }
+
+    /// The interface with the gateway's address: the bridge, or the switch's tap alone.
+    pub fn gateway_interface(&self) -> InterfaceName {
+        self.bridge().unwrap_or_else(|| self.interface.clone())
+    }
+
     /// The first address of the subnet; `None` with [`Kind::Bridge`].
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         self.spec.subnet.map(|subnet| first(&subnet))

@@ -23,6 +23,8 @@ impl State {
             .find(|vlan| !used(vlan))
             .ok_or(Invalid::TooManyNetworks)?;
         let spec = self.complete(spec, site)?;
+        let joins = spec.bridge.as_ref().map(|bridge| bridge.as_str());
+        let direct = joins.is_some_and(|bridge| site.plain.iter().any(|plain| plain == bridge));
         let interface = choose::interface(&spec.name);
         if self
             .networks
@@ -34,6 +36,7 @@ impl State {
         let network = Network {
             vlan,
             interface,
+            direct,
             ports: BTreeMap::new(),
             leases: Vec::new(),
             forwards: Vec::new(),

@@ -6,7 +6,7 @@ use std::fmt;
 use ringway_api::v1::Name;
 
 use crate::error::plural;
-use crate::things::{Firewall, Link, Service, SwitchPort, Things};
+use crate::things::{Firewall, Link, LinkKind, Service, SwitchPort, Things};
 
 /// Something that was one way and will be another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(name, change) => {
-                write!(f, "{} interface {name}", change.verb())?;
+                let kind = change.new.as_ref().or(change.old.as_ref());
+                let what = kind.map_or("interface", |link| link.kind.label());
+                write!(f, "{} {what} {name}", change.verb())?;
                 let link = change.new.as_ref();
                 if let Some(address) = link.and_then(|link| link.address) {
                     write!(f, " with address {address}")?;
@@ -111,7 +113,14 @@ impl Plan {
     pub fn between(old: &Things, new: &Things) -> Self {
         let services = changes(&old.services, &new.services);
         let ports = changes(&old.switch_ports, &new.switch_ports);
-        let links = changes(&old.links, &new.links);
+        // A bridge comes before its ports and goes after everything else: until the gateway has its address elsewhere again.
+        let mut links = changes(&old.links, &new.links);
+        links.sort_by_key(|(_, change)| !is_bridge(change));
+        let (bridges, links_gone): (Vec<_>, Vec<_>) = links
+            .iter()
+            .filter(|(_, change)| change.new.is_none())
+            .cloned()
+            .partition(|(_, change)| is_bridge(change));
         let mut steps = Vec::new();
         let goes = |change: &Change<Service>| change.new.is_none();
         steps.extend(
@@ -129,10 +138,8 @@ impl Plan {
                 .map(|(n, c)| Step::Port(n, Box::new(c))),
         );
         steps.extend(
-            links
-                .iter()
-                .filter(|(_, c)| c.new.is_none())
-                .cloned()
+            links_gone
+                .into_iter()
                 .map(|(n, c)| Step::Link(n, Box::new(c))),
         );
         if old.firewall != new.firewall {
@@ -159,8 +166,14 @@ impl Plan {
                 .filter(|(_, c)| !goes(c))
                 .map(|(n, c)| Step::Service(n, Box::new(c))),
         );
+        steps.extend(bridges.into_iter().map(|(n, c)| Step::Link(n, Box::new(c))));
         Self { steps }
     }
+}
+
+fn is_bridge(change: &Change<Link>) -> bool {
+    let link = change.new.as_ref().or(change.old.as_ref());
+    link.is_some_and(|link| matches!(link.kind, LinkKind::Bridge(_)))
 }
 
 fn changes<K: Ord + Clone, V: PartialEq + Clone>(

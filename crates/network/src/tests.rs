@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use ringway_api::control::Setting;
 use ringway_api::v1::{
     Document, ForwardSpec, Kind, Name, NetworkSpec, PortPatch, PortRequest, StaticLease,
 };
@@ -15,6 +16,7 @@ fn site() -> Site {
     Site {
         routes: vec!["192.168.100.0/24".parse().unwrap()],
         sockets: PathBuf::from("/run/ringway/ports"),
+        plain: Vec::new(),
     }
 }
 
@@ -462,4 +464,106 @@ fn the_firewall_is_one_table_made_anew() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert_eq!(firewall::ruleset(None).lines().count(), 2);
+}
+
+#[test]
+fn a_bridge_comes_with_the_first_tap_and_goes_with_the_last() {
+    let mut bare = State::default();
+    let lan = bare
+        .create(spec(r#"{"name":"lan","subnet":"10.0.0.0/24"}"#), &site())
+        .unwrap();
+    assert_eq!(lan.gateway_interface().as_str(), "rw-lan");
+    let mut tapped = bare.clone();
+    let request = request(r#"{"name":"web","path":"tap","queues":2}"#);
+    let port = tapped.add_port(&name("lan"), request, &site()).unwrap();
+    let tap = port.tap.clone().unwrap().to_string();
+    let mac = port.mac;
+    assert!(tap.starts_with("rt-web-") && tap.len() <= 15, "{tap}");
+    let (without, with) = (Things::of(&bare), Things::of(&tapped));
+    let address = |things: &Things, name: &str| things.links[name].address.is_some();
+    assert!(address(&without, "rw-lan"));
+    assert!(!address(&with, "rw-lan") && address(&with, "rwb-lan"));
+    for member in ["rw-lan", &tap] {
+        let bridge = with.links[member].bridge.as_ref().unwrap();
+        assert_eq!(bridge.as_str(), "rwb-lan");
+    }
+    // The switch has nothing to do with it, and keeps its port.
+    assert_eq!(without.switch_ports, with.switch_ports);
+    let text = firewall::ruleset(with.firewall.as_ref());
+    for rule in [
+        "elements = { \"rwb-lan\" . \"rwb-lan\" }".to_owned(),
+        format!("iifname {tap:?} ether saddr != {mac} counter drop"),
+    ] {
+        assert!(text.contains(&rule), "{text}");
+    }
+    assert!(!firewall::ruleset(without.firewall.as_ref()).contains("bridge"));
+    let steps = |old: &Things, new: &Things| -> Vec<String> {
+        let plan = Plan::between(old, new);
+        plan.steps.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        steps(&without, &with),
+        [
+            "change the firewall table for 1 network".to_owned(),
+            "create bridge rwb-lan with address 10.0.0.1/24".into(),
+            format!("create tap {tap} on bridge rwb-lan"),
+            "change interface rw-lan on bridge rwb-lan".into(),
+            "change the answers in network lan".into(),
+        ]
+    );
+    assert_eq!(
+        steps(&with, &without),
+        [
+            format!("remove tap {tap}"),
+            "change the firewall table for 1 network".into(),
+            "change interface rw-lan with address 10.0.0.1/24".into(),
+            "change the answers in network lan".into(),
+            "remove bridge rwb-lan".into(),
+        ]
+    );
+}
+
+#[test]
+fn ways_that_do_not_lead_there_are_refused_with_the_reason() {
+    let mut state = State::default();
+    let plain = Site {
+        plain: vec!["eth0".into()],
+        ..site()
+    };
+    for network in [
+        r#"{"name":"lan","subnet":"10.0.0.0/24"}"#,
+        r#"{"name":"br","kind":"bridge","bridge":"br0"}"#,
+        r#"{"name":"nic","kind":"bridge","bridge":"eth0"}"#,
+    ] {
+        state.create(spec(network), &plain).unwrap();
+    }
+    let mut add = |network: &str, port: &str| {
+        let added = state.add_port(&name(network), request(port), &plain);
+        added.map(drop).map_err(|error| error.to_string())
+    };
+    for (network, port, part) in [
+        ("lan", r#"{"name":"a","path":"macvtap"}"#, "--path tap"),
+        ("nic", r#"{"name":"a"}"#, "eth0 is no bridge"),
+        ("nic", r#"{"name":"a","path":"tap"}"#, "--path macvtap"),
+        ("lan", r#"{"name":"a","path":"tap","rate":"1M"}"#, "rate"),
+        ("lan", r#"{"name":"a","owner":1}"#, "--path tap"),
+    ] {
+        let refused = add(network, port).unwrap_err();
+        assert!(refused.contains(part), "{network} {port}: {refused}");
+    }
+    add("nic", r#"{"name":"a","path":"macvtap"}"#).unwrap();
+    add("br", r#"{"name":"a","path":"macvtap"}"#).unwrap();
+    add("br", r#"{"name":"b","path":"tap"}"#).unwrap();
+    let things = Things::of(&state);
+    assert!(!things.links.contains_key("rw-nic") && !things.switch_ports.contains_key("rw-nic"));
+    assert_eq!(
+        things.links["rw-br"].bridge.as_ref().unwrap().as_str(),
+        "br0"
+    );
+    let rate = PortPatch {
+        rate: Setting::Set("1M".parse().unwrap()),
+        ..PortPatch::default()
+    };
+    let refused = state.patch_port(&name("br"), &name("b"), rate);
+    assert_eq!(refused.unwrap_err(), Invalid::NotOnTap("a rate limit"));
 }

@@ -42,7 +42,7 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schemars(with = "Option<String>"))]
     pub subnet6: Option<Ipv6Net>,
-    /// The bridge to join; for [`Kind::Bridge`] alone.
+    /// The bridge to join, or an interface without one, to which only ports with a macvtap lead; for [`Kind::Bridge`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<InterfaceName>,
     /// Largest IP packet in bytes, 576 to 65521; 1500 if absent, that of the bridge with [`Kind::Bridge`].

@@ -18,11 +18,11 @@ pub enum PortPath {
     /// A vhost-user socket of the switch.
     #[default]
     VhostUser,
-    /// A tap that the VMM opens, on a bridge with the network.
+    /// A tap of the kernel that the VMM opens, on a bridge with the network.
     Tap,
     /// A tap as above, with the kernel's vhost-net.
     VhostNet,
-    /// A macvtap on the network's interface.
+    /// A macvtap over the interface that a network of kind `bridge` joins; the host itself is not reached from there.
     Macvtap,
 }
 
@@ -48,6 +48,12 @@ pub struct PortRequest {
     /// Limit in each direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// User who may open the tap, by number; root if absent. Not for vhost-user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
+    /// Group that may open the tap, by number. Not for vhost-user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
 }
 
 fn one() -> u16 {

@@ -67,13 +67,19 @@ pub(crate) fn port_created(port: &PortInfo) -> String {
         (None, None) => path(port.path).into(),
     };
     let address = port.address.map(|address| format!(", {address}"));
+    let limit = match port.path {
+        PortPath::Macvtap => {
+            "the host itself is not reached from a macvtap, nor are its addresses from there; everything else on that network is\n"
+        }
+        _ => "",
+    };
     let command = qemu_command(port).map(|command| {
         format!(
             "start a virtual machine at it, with your own disk and, where there is KVM, -accel kvm:\n  {command} -drive file=DISK,if=virtio\n"
         )
     });
     format!(
-        "port {} of network {} is at {place} ({}{})\n{}",
+        "port {} of network {} is at {place} ({}{})\n{limit}{}",
         port.name,
         port.network,
         port.mac,
@@ -143,6 +149,11 @@ mod tests {
             "{text}"
         );
         let text = port_created(&web("macvtap", None, Some("rw-web")));
-        assert!(!text.contains("qemu"), "{text}");
+        assert!(text.contains("host itself is not reached"), "{text}");
+        assert!(
+            text.contains("-netdev tap,id=n0,fds=10:11 -device virtio-net-pci,")
+                && text.contains("10<>/dev/tap$(cat /sys/class/net/rw-web/ifindex) 11<>"),
+            "{text}"
+        );
     }
 }

@@ -27,8 +27,7 @@ pub(crate) fn qemu_options(index: usize, spec: &PortSpec) -> Option<String> {
     ))
 }
 
-/// The command that starts a virtual machine at a network's port, without its disk; none where QEMU needs what a command line
-/// cannot say (a macvtap's descriptor).
+/// The command that starts a virtual machine at a network's port, without its disk. The queues of a macvtap are opened by the shell.
 pub(super) fn qemu_command(port: &PortInfo) -> Option<String> {
     let options = match (port.path, &port.socket, &port.tap) {
         (PortPath::VhostUser, Some(socket), _) => {
@@ -53,6 +52,20 @@ pub(super) fn qemu_command(port: &PortInfo) -> Option<String> {
                 "-m 1G -netdev tap,id=n0,ifname={name},script=no,downscript=no{vhost}{netdev} \
                  -device virtio-net-pci,netdev=n0,mac={}{device}",
                 port.mac
+            )
+        }
+        (PortPath::Macvtap, _, Some(tap)) => {
+            let fds: Vec<String> = (0..port.queues).map(|n| (10 + n).to_string()).collect();
+            let open: Vec<String> = fds
+                .iter()
+                .map(|fd| format!("{fd}<>/dev/tap$(cat /sys/class/net/{tap}/ifindex)"))
+                .collect();
+            let (_, device) = queue_options(port.queues);
+            format!(
+                "-m 1G -netdev tap,id=n0,fds={} -device virtio-net-pci,netdev=n0,mac={}{device} {}",
+                fds.join(":"),
+                port.mac,
+                open.join(" ")
             )
         }
         _ => return None,

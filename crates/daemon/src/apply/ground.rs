@@ -59,7 +59,13 @@ impl Ground for HostGround {
     async fn carry(&self, step: &Step) -> Result<(), GroundError> {
         match step {
             Step::Link(name, change) => match &change.new {
-                Some(link) => links::set(&self.netlink, link).await?,
+                Some(link) => {
+                    // Queues and owner of a tap are those it was made with.
+                    if change.old.as_ref().is_some_and(|old| old.kind != link.kind) {
+                        self.netlink.delete(name).await?;
+                    }
+                    links::set(&self.netlink, link).await?;
+                }
                 None => self.netlink.delete(name).await?,
             },
             Step::Port(name, change) => match &change.new {
@@ -119,8 +125,16 @@ impl HostGround {
     ) -> Result<(), GroundError> {
         let crosses = |kind| matches!(kind, Kind::Nat | Kind::Routed);
         let forwards = firewall.is_some_and(|f| f.networks.values().any(|n| crosses(n.kind)));
-        let text = firewall::ruleset(firewall);
-        let load = tokio::task::spawn_blocking(move || nft::load(&text)).await;
+        let mut text = firewall::ruleset(firewall);
+        let taps = firewall.is_some_and(|firewall| !firewall.taps.is_empty());
+        let load = move || {
+            // Not every kernel filters on bridges; it need not, as long as there is nothing to filter.
+            if !taps && nft::has_table(firewall::BRIDGE_TABLE).unwrap_or(false) {
+                text += &firewall::without_taps();
+            }
+            nft::load(&text)
+        };
+        let load = tokio::task::spawn_blocking(load).await;
         load.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         faults::place();
         self.set_foreign(firewall.cloned()).await;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use ringway_host::link::Netlink;
-use ringway_host::tap;
-use ringway_network::Link;
+use ringway_host::tap::{self, Owner};
+use ringway_network::{Link, LinkKind, TapKind};
 
 use super::{GroundError, faults};
 
@@ -25,7 +25,7 @@ pub(crate) fn gateway_mac(interface: &str) -> [u8; 6] {
 pub(super) async fn set(netlink: &Netlink, link: &Link) -> Result<(), GroundError> {
     let name = link.interface.as_str();
     if netlink.find(name).await?.is_none() {
-        tap::create_persistent(name, false, None)?;
+        create(netlink, link).await?;
         faults::place();
     }
     // No link-local address of the host's either, unless the network has IPv6: guests reach only what is meant for them.
@@ -33,7 +33,13 @@ pub(super) async fn set(netlink: &Netlink, link: &Link) -> Result<(), GroundErro
     if link.address6.is_none() && Path::new(&switch).exists() {
         let _ = std::fs::write(&switch, "1");
     }
-    netlink.set_mac(name, gateway_mac(name)).await?;
+    match &link.kind {
+        LinkKind::Uplink => netlink.set_mac(name, gateway_mac(name)).await?,
+        // One that is set stays, whichever ports the bridge has.
+        LinkKind::Bridge(of) => netlink.set_mac(name, gateway_mac(of.as_str())).await?,
+        LinkKind::Macvtap { mac, .. } => netlink.set_mac(name, mac.0).await?,
+        LinkKind::Tap(_) => {}
+    }
     if let Some(mtu) = link.mtu {
         netlink.set_mtu(name, mtu.into()).await?;
     }
@@ -46,5 +52,25 @@ pub(super) async fn set(netlink: &Netlink, link: &Link) -> Result<(), GroundErro
         .collect();
     netlink.set_addresses(name, &addresses).await?;
     netlink.set_up(name).await?;
+    Ok(())
+}
+
+async fn create(netlink: &Netlink, link: &Link) -> Result<(), GroundError> {
+    let name = link.interface.as_str();
+    // Nobody in particular is root, not everybody.
+    let owner = |tap: &TapKind| Owner {
+        user: tap.owner.or(tap.group.is_none().then_some(0)),
+        group: tap.group,
+    };
+    match &link.kind {
+        LinkKind::Uplink => tap::create_persistent(name, false, None)?,
+        LinkKind::Bridge(_) => netlink.create_bridge(name).await?,
+        // The kernel opens a tap of several queues and one of a single queue by different flags.
+        LinkKind::Tap(tap) => tap::create_owned(name, tap.queues > 1, owner(tap))?,
+        LinkKind::Macvtap { over, mac, tap } => {
+            netlink.create_macvtap(name, over.as_str(), mac.0).await?;
+            tap::own_macvtap(name, owner(tap))?;
+        }
+    }
     Ok(())
 }

@@ -82,6 +82,8 @@ fn name(text: &str) -> Name {
 
 fn port(text: &str) -> PortRequest {
     PortRequest {
+        owner: None,
+        group: None,
         name: name(text),
         path: Default::default(),
         mac: None,

@@ -22,7 +22,7 @@ const SAID: Duration = Duration::from_mins(10);
 pub(super) fn serve(
     answers: Arc<Answers>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, ServiceError> {
-    let interface = &answers.service.network.interface;
+    let interface = &answers.service.network.gateway_interface();
     let open = PacketSocket::open(interface.as_str()).and_then(ready::watch_packets);
     let socket = open.map_err(|source| ServiceError::Packets {
         interface: interface.clone(),

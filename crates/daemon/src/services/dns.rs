@@ -35,7 +35,8 @@ pub(super) fn serve(
     resolv_conf: &Path,
     tasks: &mut JoinSet<()>,
 ) -> io::Result<()> {
-    let interface = answers.service.network.interface.as_str().as_bytes();
+    let interface = answers.service.network.gateway_interface();
+    let interface = interface.as_str().as_bytes();
     let address = SocketAddrV4::new(answers.service.gateway, PORT);
     let udp = std::net::UdpSocket::bind(address)?;
     udp.set_nonblocking(true)?;

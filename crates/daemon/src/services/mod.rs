@@ -84,7 +84,7 @@ impl Services {
         let same = |running: &Running| {
             let before = &running.answers.service;
             before.network.spec == service.network.spec
-                && before.network.interface == service.network.interface
+                && before.network.gateway_interface() == service.network.gateway_interface()
         };
         if let Some(running) = self.running().get(&name).filter(|running| same(running)) {
             let mut dhcp = lock(&running.answers.dhcp);

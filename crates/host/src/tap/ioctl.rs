@@ -201,6 +201,11 @@ pub(super) fn set_owner(queue: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
     with_value(queue, libc::TUNSETOWNER, libc::c_ulong::from(uid))
 }
 
+/// TUNSETGROUP.
+pub(super) fn set_group(queue: BorrowedFd<'_>, gid: u32) -> Result<(), Errno> {
+    with_value(queue, libc::TUNSETGROUP, libc::c_ulong::from(gid))
+}
+
 /// TUNSETOFFLOAD with `TUN_F_*` bits.
 pub(super) fn set_offload(queue: BorrowedFd<'_>, bits: u32) -> Result<(), Errno> {
     with_value(queue, libc::TUNSETOFFLOAD, libc::c_ulong::from(bits))

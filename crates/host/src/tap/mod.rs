@@ -7,6 +7,7 @@
 mod error;
 mod hints;
 mod ioctl;
+mod macvtap;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use rustix::{
 
 pub use error::TapError;
 use ioctl::{Flags, Links};
+pub use macvtap::own as own_macvtap;
 
 /// Most queues of a tap: the kernel's MAX_TAP_QUEUES.
 pub const MAX_QUEUES: u16 = 256;
@@ -149,6 +151,15 @@ pub fn open(name: &str, queues: u16) -> Result<Tap, TapError> {
     })
 }
 
+/// Opens `queues` queues of a tap or macvtap for a VMM that is handed them (`fds=` of QEMU), which sets them up itself.
+pub fn open_for_vm(name: &str, queues: u16) -> Result<Vec<OwnedFd>, TapError> {
+    check_name(name)?;
+    if let Some(opened) = macvtap::open(name, queues)? {
+        return Ok(opened);
+    }
+    Ok(open(name, queues)?.queues)
+}
+
 /// Sets which unfinished frames the kernel may hand out, for the whole tap, and gives what was set: what the kernel does not know
 /// (USO before Linux 6.2) and what it would refuse is left out.
 pub fn set_offload(queue: BorrowedFd<'_>, wanted: Offloads) -> io::Result<Offloads> {
@@ -217,6 +228,27 @@ pub fn create_persistent(
     multi_queue: bool,
     owner: Option<u32>,
 ) -> Result<(), TapError> {
+    create_owned(
+        name,
+        multi_queue,
+        Owner {
+            user: owner,
+            group: None,
+        },
+    )
+}
+
+/// Who besides root may open a tap: without either everybody who has /dev/net/tun, with both only that user as a member of that group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// This user.
+    pub user: Option<u32>,
+    /// Members of this group.
+    pub group: Option<u32>,
+}
+
+/// As [`create_persistent`], for a user or a group.
+pub fn create_owned(name: &str, multi_queue: bool, owner: Owner) -> Result<(), TapError> {
     check_name(name)?;
     if links(name)?.index(name).is_ok() {
         return Err(TapError::Exists {
@@ -231,8 +263,11 @@ pub fn create_persistent(
         error => error.explain(name),
     })?;
     let keep = || {
-        if let Some(owner) = owner {
-            ioctl::set_owner(queue.as_fd(), owner)?;
+        if let Some(user) = owner.user {
+            ioctl::set_owner(queue.as_fd(), user)?;
+        }
+        if let Some(group) = owner.group {
+            ioctl::set_group(queue.as_fd(), group)?;
         }
         ioctl::set_persistent(queue.as_fd(), true)
     };
