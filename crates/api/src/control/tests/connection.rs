@@ -102,7 +102,11 @@ fn a_client_asks_and_is_answered() {
             statistics: Statistics::default(),
         },
         Request::TakeOver { oldest, .. } => Reply::HandingOver { format: oldest },
-        Request::ChangePort { .. } | Request::Shutdown => Reply::Ok,
+        Request::ListAddresses { .. } => Reply::Addresses {
+            addresses: Vec::new(),
+            learned: 3,
+        },
+        Request::ChangePort { .. } | Request::Capture { .. } | Request::Shutdown => Reply::Ok,
     });
     let mut client = Client::from_socket(ours, TIMEOUT).unwrap();
     let (queues, mut watches): (Vec<_>, Vec<_>) = (0..128).map(|_| watched()).unzip();

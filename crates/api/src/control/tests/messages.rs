@@ -30,6 +30,16 @@ fn requests_and_replies_have_their_json() {
             Request::Statistics { port: None },
             r#"{"type":"statistics"}"#,
         ),
+        (
+            Request::ListAddresses {
+                port: Some("a".into()),
+            },
+            r#"{"type":"list-addresses","port":"a"}"#,
+        ),
+        (
+            Request::Capture { port: "a".into() },
+            r#"{"type":"capture","port":"a"}"#,
+        ),
         (Request::Shutdown, r#"{"type":"shutdown"}"#),
         (
             Request::TakeOver {
