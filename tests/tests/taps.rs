@@ -67,7 +67,7 @@ fn machines_on_taps_and_on_sockets_share_a_network() -> Result<()> {
     // A connection to the outside, before there is a bridge, while there is one, and after.
     let heard = lab.path("heard");
     let listener = outside.start(&format!(
-        "socat -u TCP-LISTEN:7000 OPEN:{},creat",
+        "exec timeout 150 socat -u TCP-LISTEN:7000 OPEN:{},creat",
         heard.display()
     ))?;
     run(
