@@ -142,6 +142,8 @@ fn port(
             address: None,
             queues,
             rate: None,
+            owner: None,
+            group: None,
         },
     )?;
     Ok((port, true))
