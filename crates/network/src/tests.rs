@@ -496,7 +496,8 @@ fn a_bridge_comes_with_the_first_tap_and_goes_with_the_last() {
     ] {
         assert!(text.contains(&rule), "{text}");
     }
-    assert!(!firewall::ruleset(without.firewall.as_ref()).contains("bridge"));
+    let text = firewall::ruleset(without.firewall.as_ref());
+    assert!(!text.contains(firewall::BRIDGE_TABLE), "{text}");
     let steps = |old: &Things, new: &Things| -> Vec<String> {
         let plan = Plan::between(old, new);
         plan.steps.iter().map(ToString::to_string).collect()
