@@ -203,7 +203,10 @@ fn ports_have_addresses_of_their_own() {
             "is not an address for guests",
         ),
         (r#"{"name":"b","queues":129}"#.into(), "129 queue pairs"),
-        (r#"{"name":"b","path":"tap"}"#.into(), "vhost-user"),
+        (
+            r#"{"name":"b","path":"tap","rate":"10M"}"#.into(),
+            "vhost-user",
+        ),
     ];
     for (json, reason) in cases {
         let error = state
