@@ -119,10 +119,13 @@ fn config(arguments: Arguments, file: File, environment: Option<PathBuf>) -> Con
         .or(environment)
         .or(file.socket)
         .unwrap_or_else(|| run.join("api.sock"));
+    let state = arguments.state.or(file.state).unwrap_or(defaults.state);
+    // Paths of sockets are told to machines, which may be started elsewhere.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     Config {
-        run,
-        socket,
-        state: arguments.state.or(file.state).unwrap_or(defaults.state),
+        run: absolute(run),
+        socket: absolute(socket),
+        state: absolute(state),
         default_network: file.default_network.unwrap_or(defaults.default_network),
         resolv_conf: file.resolv_conf.unwrap_or(defaults.resolv_conf),
         open_foreign: file.foreign_firewall == Foreign::Open,
@@ -155,6 +158,10 @@ mod tests {
         let made = config(arguments(None, Some("/run/mine")), File::default(), None);
         assert_eq!(made.socket, Path::new("/run/mine/api.sock"));
         assert!(made.default_network);
+        let here = std::env::current_dir().unwrap();
+        let made = config(arguments(None, Some("here")), File::default(), None);
+        assert_eq!(made.run, here.join("here"));
+        assert_eq!(made.socket, here.join("here/api.sock"));
     }
 
     #[test]

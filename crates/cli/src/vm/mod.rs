@@ -63,8 +63,10 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// From the root: the supervisor is elsewhere.
     fn directory(&self) -> PathBuf {
-        self.run.clone().unwrap_or_else(client::run_directory)
+        let run = self.run.clone().unwrap_or_else(client::run_directory);
+        std::path::absolute(&run).unwrap_or(run)
     }
 }
 
