@@ -41,7 +41,12 @@ impl Guest {
 
     /// Interrupts of `eth0` so far by queue pair: of its receive ring and of its transmit ring.
     pub fn interrupts(&self, pairs: u16) -> Result<Vec<[u64; 2]>> {
-        let device = self.sh("basename $(readlink /sys/class/net/eth0/device)")?;
+        self.interrupts_of("eth0", pairs)
+    }
+
+    /// The same for another NIC.
+    pub fn interrupts_of(&self, nic: &str, pairs: u16) -> Result<Vec<[u64; 2]>> {
+        let device = self.sh(&format!("basename $(readlink /sys/class/net/{nic}/device)"))?;
         let table = self.sh("cat /proc/interrupts")?;
         let count = |ring: &str, pair: u16| -> Result<u64> {
             let name = format!("{}-{ring}.{pair}", device.trim());

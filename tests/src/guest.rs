@@ -49,6 +49,7 @@ pub struct Builder<'a> {
     reboots: bool,
     one_thread: bool,
     flags: Option<Vec<String>>,
+    program: Option<PathBuf>,
 }
 
 impl<'a> Builder<'a> {
@@ -68,6 +69,7 @@ impl<'a> Builder<'a> {
             reboots: false,
             one_thread: false,
             flags: None,
+            program: None,
         }
     }
 
@@ -132,6 +134,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Starts it with another program than QEMU, which hands QEMU the last of its words.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
     pub(crate) fn accel(mut self, accel: Accel) -> Self {
         self.accel = Some(accel);
         self
@@ -193,7 +201,11 @@ impl<'a> Builder<'a> {
         let console = self.lab.log(&format!("{}.console", self.name));
         let messages = self.lab.log(&format!("{}.qemu", self.name));
 
-        let mut qemu = command(qemu::program(), self.netns);
+        let program = self.program.clone();
+        let mut qemu = command(
+            program.unwrap_or_else(|| qemu::program().into()),
+            self.netns,
+        );
         self.arguments(&mut qemu, accel, &socket, &console)?;
         let monitor = self.lab.path(&format!("{}.qmp", self.name));
         qemu.arg("-qmp")
@@ -349,7 +361,7 @@ impl Guest {
         self.accel
     }
 
-    /// QEMU's process.
+    /// QEMU's process, or that of [`Builder::program`].
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

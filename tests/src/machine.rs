@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     Lab, Process,
+    guest::Builder,
     process::{command, output, readable},
     qemu,
     switch::binary,
@@ -20,8 +21,8 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The directories that machines of a lab are written down in, and what is asked about them.
-#[derive(Debug, Clone, Copy)]
+/// The directories that machines of a lab are written down in, and what is asked about them. Dropped, it ends those that still run.
+#[derive(Debug)]
 pub struct Machines<'a> {
     lab: &'a Lab,
 }
@@ -58,6 +59,23 @@ impl<'a> Machines<'a> {
         let agent = "-- -device virtio-serial-pci -chardev null,id=agent -device virtserialport,chardev=agent,name=agent";
         words.extend(agent.split(' ').map(str::to_owned));
         Ok(words)
+    }
+
+    /// A guest that `vm run` starts, with these words, and stays the console of; of a variant of `guest/build`.
+    pub fn guest(&self, name: &str, variant: &str, more: &str) -> Result<Builder<'a>> {
+        let [kernel, initramfs] = qemu::image(variant)?;
+        let mut words = self.words(&format!(
+            "run --socket {} --kernel {} --initrd {} --memory 384M --name {name} {more} --append",
+            self.lab.path("api.sock").display(),
+            kernel.display(),
+            initramfs.display(),
+        ));
+        words.push(
+            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr"
+                .into(),
+        );
+        words.extend(["--", "-no-reboot"].map(str::to_owned));
+        Ok(self.lab.guest(name).program(binary()?).flags(words))
     }
 
     /// Runs a command to its end; what it printed.
@@ -123,6 +141,16 @@ impl<'a> Machines<'a> {
             }
         }
         Ok(left)
+    }
+}
+
+impl Drop for Machines<'_> {
+    fn drop(&mut self) {
+        let entries = fs::read_dir(self.lab.path("machines/vm"));
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let _ = self.ringway(&self.words(&format!("stop {name} --force")));
+        }
     }
 }
 
