@@ -288,6 +288,7 @@ mod tests {
             assert!(with_tap.contains(part), "{part} is not in {with_tap}");
         }
         machine.nics[0].backend = Backend::Descriptors {
+            name: "rt-web".parse().unwrap(),
             queues: vec![3],
             vhost: Vec::new(),
         };

@@ -308,8 +308,10 @@ pub enum Backend {
         /// With the kernel's vhost-net.
         vhost: bool,
     },
-    /// Queues of a tap that come as descriptors, and those of /dev/vhost-net, as many or none.
+    /// Queues of a tap or macvtap that come as descriptors, and those of /dev/vhost-net, as many or none.
     Descriptors {
+        /// The interface.
+        name: InterfaceName,
         /// One per queue.
         queues: Vec<RawFd>,
         /// One per queue, or none.

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, FdFlags, fcntl_setfd},
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -59,12 +59,23 @@ pub enum ProcessError {
 
 impl Process {
     /// Starts the program; what it says goes to the file `log`.
-    pub fn start(program: &Path, arguments: &[String], log: &Path) -> Result<Self, ProcessError> {
+    ///
+    /// It inherits `handed`, under the same numbers, and nobody else does unless another thread starts a process just now. Ours are
+    /// closed then: a tap is held by its machine alone.
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        log: &Path,
+        handed: Vec<OwnedFd>,
+    ) -> Result<Self, ProcessError> {
         let failed = |error| ProcessError::Start {
             program: program.to_owned(),
             error,
         };
         let output = File::create(log).map_err(failed)?;
+        for fd in &handed {
+            fcntl_setfd(fd, FdFlags::empty()).map_err(|error| failed(error.into()))?;
+        }
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -72,6 +83,7 @@ impl Process {
             .stderr(output)
             .spawn()
             .map_err(failed)?;
+        drop(handed);
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
             .map_err(|error| failed(error.into()))?;
         Ok(Self {
@@ -163,6 +175,8 @@ pub fn open(id: i32) -> Option<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -172,7 +186,7 @@ mod tests {
             "-c".to_owned(),
             "echo no such device >&2; exit 3".to_owned(),
         ];
-        let mut process = Process::start(Path::new("/bin/sh"), &say, &log).unwrap();
+        let mut process = Process::start(Path::new("/bin/sh"), &say, &log, Vec::new()).unwrap();
         let limit = Duration::from_secs(60);
         let error = process.await_monitor(Path::new("/nowhere/monitor"), limit);
         let error = error.unwrap_err().to_string();
@@ -181,9 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_handed_over_is_inherited_and_closed_here() {
+        let log = std::env::temp_dir().join(format!("ringway-handed-{}", std::process::id()));
+        let (reader, writer) = io::pipe().unwrap();
+        let writer = OwnedFd::from(writer);
+        let say = [
+            "-c".to_owned(),
+            format!("echo here >&{}", writer.as_raw_fd()),
+        ];
+        let mut process = Process::start(Path::new("/bin/sh"), &say, &log, vec![writer]).unwrap();
+        // Comes to its end only if nobody has the other side any more.
+        assert_eq!(io::read_to_string(reader).unwrap(), "here\n");
+        assert!(process.wait().unwrap().success());
+        fs::remove_file(&log).unwrap();
+    }
+
+    #[test]
     fn who_is_dropped_is_gone_and_who_is_silent_is_not_waited_for() {
         let log = std::env::temp_dir().join(format!("ringway-silent-{}", std::process::id()));
-        let mut process = Process::start(Path::new("/bin/sleep"), &["60".into()], &log).unwrap();
+        let sleep = Path::new("/bin/sleep");
+        let mut process = Process::start(sleep, &["60".into()], &log, Vec::new()).unwrap();
         let error = process
             .await_monitor(Path::new("/nowhere/monitor"), Duration::from_millis(60))
             .unwrap_err();

@@ -1,6 +1,6 @@
 //! Virtual machines.
 
-use ringway_api::v1::Lease;
+use ringway_api::{port_spec::InterfaceName, v1::Lease};
 use ringway_vmm::{
     Backend,
     pin::{Role, Thread},
@@ -62,9 +62,8 @@ pub(crate) fn machine(seen: &Seen) -> String {
     for nic in &machine.nics {
         let place = match &nic.backend {
             Backend::VhostUser { socket } => format!("vhost-user {}", socket.display()),
-            Backend::Tap { name, vhost: false } => format!("tap {name}"),
-            Backend::Tap { name, vhost: true } => format!("tap {name} with vhost-net"),
-            Backend::Descriptors { .. } => "tap".into(),
+            Backend::Tap { name, vhost } => tap(name, *vhost),
+            Backend::Descriptors { name, vhost, .. } => tap(name, !vhost.is_empty()),
         };
         let plural = if nic.queues == 1 { "" } else { "s" };
         lines.push((
@@ -120,6 +119,11 @@ fn addresses(seen: &Seen) -> String {
     }
     let addresses: Vec<_> = seen.addresses.iter().map(ToString::to_string).collect();
     addresses.join(" ")
+}
+
+fn tap(name: &InterfaceName, vhost: bool) -> String {
+    let vhost = if vhost { " with vhost-net" } else { "" };
+    format!("tap {name}{vhost}")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use ringway_vmm::{cloud_hypervisor, libvirt, qemu};
 use super::{
     machine::{MachineArguments, Runner},
     nics,
+    nics::Taps,
 };
 use crate::{Failure, print};
 
@@ -42,6 +43,7 @@ pub(crate) fn run(arguments: Arguments, client: &Client) -> Result<(), Failure> 
         &arguments.machine.nets,
         &name,
         machine.cpus,
+        Taps::Named,
         client,
         &mut made,
     );

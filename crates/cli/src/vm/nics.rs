@@ -1,15 +1,16 @@
 //! From what a NIC is asked to be to what it is: at a socket as it stands, at a network after the daemon has made a port.
 
-use std::path::Path;
+use std::{
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::Path,
+};
 
 use anyhow::{Context, anyhow};
-use ringway_api::{
-    port_spec::InterfaceName,
-    v1::{
-        Code, Name, PortInfo, PortPath, PortRequest,
-        client::{Client, ClientError},
-    },
+use ringway_api::v1::{
+    Code, Name, PortInfo, PortPath, PortRequest,
+    client::{Client, ClientError},
 };
+use ringway_host::{tap, vhost_net};
 use ringway_vmm::{
     Backend, Model, Nic, NicRequest, PortOf,
     nic::{Target, mac_of},
@@ -23,9 +24,20 @@ const MOST_QUEUES: u16 = 8;
 /// What guests take their MTU to be when nobody tells.
 const ETHERNET_MTU: u16 = 1500;
 
+/// How QEMU gets at taps of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taps {
+    /// By their names: whoever starts it may open them.
+    Named,
+    /// We open them, and it inherits their queues: it needs no right of its own.
+    Opened,
+}
+
 /// A NIC, and the port that it is at.
 pub(super) struct Resolved {
     pub(super) nic: Nic,
+    /// What QEMU shall inherit.
+    pub(super) descriptors: Vec<OwnedFd>,
     pub(super) port: Option<PortOf>,
 }
 
@@ -34,6 +46,7 @@ pub(super) fn resolve(
     requests: &[NicRequest],
     machine: &Name,
     cpus: u16,
+    taps: Taps,
     client: &Client,
     made: &mut Vec<PortOf>,
 ) -> Result<Vec<Resolved>, Failure> {
@@ -42,6 +55,7 @@ pub(super) fn resolve(
         let next = match &request.target {
             Target::Socket(path) => Resolved {
                 nic: at_socket(request, path)?,
+                descriptors: Vec::new(),
                 port: None,
             },
             Target::Network(network) => {
@@ -54,11 +68,18 @@ pub(super) fn resolve(
                     port: port.name.clone(),
                     made: is_new,
                 };
+                if is_new && port.path == PortPath::Macvtap {
+                    tracing::info!(
+                        "the host itself is not reached from a macvtap, nor is the machine from the host; everything else on that network is"
+                    );
+                }
                 if is_new {
                     made.push(of.clone());
                 }
+                let (nic, descriptors) = at_port(request, &port, taps, client)?;
                 Resolved {
-                    nic: at_port(request, &port, client)?,
+                    nic,
+                    descriptors,
                     port: Some(of),
                 }
             }
@@ -173,31 +194,58 @@ fn agrees(request: &NicRequest, port: &PortInfo) -> Result<(), Failure> {
     if request.queues.is_some_and(|queues| queues != port.queues) {
         return Err(differs("number of queues").into());
     }
+    if request.model != Model::Virtio && port.queues > 1 {
+        return Err(anyhow!(
+            "port {name} of network {network} is there already with {} queues, and model={} has one: take model=virtio, or give another --name",
+            port.queues, request.model
+        )
+        .into());
+    }
     Ok(())
 }
 
-fn at_port(request: &NicRequest, port: &PortInfo, client: &Client) -> Result<Nic, Failure> {
+fn at_port(
+    request: &NicRequest,
+    port: &PortInfo,
+    taps: Taps,
+    client: &Client,
+) -> Result<(Nic, Vec<OwnedFd>), Failure> {
     let missing = || format!("the daemon does not say where port {} is", port.name);
-    let tap = |vhost| -> Result<Backend, Failure> {
-        let name: InterfaceName = port.tap.clone().with_context(missing)?;
-        Ok(Backend::Tap { name, vhost })
-    };
-    let backend = match port.path {
-        PortPath::VhostUser => Backend::VhostUser {
+    let mut descriptors = Vec::new();
+    let backend = match (port.path, taps) {
+        (PortPath::VhostUser, _) => Backend::VhostUser {
             socket: port.socket.clone().with_context(missing)?,
         },
-        PortPath::Tap => tap(false)?,
-        PortPath::VhostNet => tap(true)?,
-        PortPath::Macvtap => {
+        (path, Taps::Opened) => {
+            let name = port.tap.clone().with_context(missing)?;
+            descriptors = tap::open_for_vm(name.as_str(), port.queues)?;
+            let queues = numbers(&descriptors);
+            let devices = match path {
+                PortPath::VhostNet => vhost_net::open(port.queues)?,
+                _ => Vec::new(),
+            };
+            let vhost = numbers(&devices);
+            descriptors.extend(devices);
+            Backend::Descriptors {
+                name,
+                queues,
+                vhost,
+            }
+        }
+        (PortPath::Macvtap, Taps::Named) => {
             return Err(anyhow!(
                 "a macvtap comes as a descriptor, which a command line cannot say: `ringway vm run` hands it over"
             )
             .into());
         }
+        (path, Taps::Named) => Backend::Tap {
+            name: port.tap.clone().with_context(missing)?,
+            vhost: path == PortPath::VhostNet,
+        },
     };
     let network = client.network(&port.network)?;
     let mtu = network.spec.mtu.filter(|&mtu| mtu != ETHERNET_MTU);
-    Ok(Nic {
+    let nic = Nic {
         backend,
         model: request.model,
         queues: port.queues,
@@ -205,5 +253,10 @@ fn at_port(request: &NicRequest, port: &PortInfo, client: &Client) -> Result<Nic
         mtu: request
             .mtu
             .or(mtu.filter(|_| request.model == Model::Virtio)),
-    })
+    };
+    Ok((nic, descriptors))
+}
+
+fn numbers(descriptors: &[OwnedFd]) -> Vec<RawFd> {
+    descriptors.iter().map(AsRawFd::as_raw_fd).collect()
 }

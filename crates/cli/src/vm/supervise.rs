@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{machine::Runner, nics, undo};
+use super::{machine::Runner, nics, nics::Taps, undo};
 use crate::Failure;
 
 /// How long QEMU may take until its monitor answers: it reserves memory, and connects to switches.
@@ -146,9 +146,20 @@ fn start(
         });
     }
     let name = folder.name();
-    let resolved = nics::resolve(&plan.nets, name, machine.cpus, client, &mut record.ports);
+    let resolved = nics::resolve(
+        &plan.nets,
+        name,
+        machine.cpus,
+        Taps::Opened,
+        client,
+        &mut record.ports,
+    );
     claim.write(record)?;
-    record.machine.nics = resolved?.into_iter().map(|resolved| resolved.nic).collect();
+    let mut handed = Vec::new();
+    for resolved in resolved? {
+        record.machine.nics.push(resolved.nic);
+        handed.extend(resolved.descriptors);
+    }
     record.machine.console = Console::Socket {
         path: folder.console(),
     };
@@ -162,7 +173,7 @@ fn start(
         let _ = std::fs::remove_file(socket);
     }
     let arguments = qemu::arguments(&plan.qemu, plan.accel, &record.machine);
-    let mut process = Process::start(&plan.qemu.program, &arguments, &folder.log())?;
+    let mut process = Process::start(&plan.qemu.program, &arguments, &folder.log(), handed)?;
     record.pid = Some(process.id());
     claim.write(record)?;
     let mut monitor = process.await_monitor(&folder.monitor(), START)?;

@@ -119,7 +119,7 @@ impl Words {
                     ),
                 );
             }
-            Backend::Descriptors { queues, vhost } => {
+            Backend::Descriptors { queues, vhost, .. } => {
                 let mut option = format!("tap,id=n{index},fds={}", joined(queues));
                 match vhost.is_empty() {
                     true => option.push_str(",vhost=off"),
@@ -238,6 +238,7 @@ mod tests {
             },
             Nic {
                 backend: Backend::Descriptors {
+                    name: "rt-web".parse().unwrap(),
                     queues: vec![5, 6],
                     vhost: vec![7, 8],
                 },
@@ -246,6 +247,7 @@ mod tests {
             },
             Nic {
                 backend: Backend::Descriptors {
+                    name: "rt-web".parse().unwrap(),
                     queues: vec![9],
                     vhost: Vec::new(),
                 },

@@ -62,6 +62,7 @@ mod tests {
         let mut machine = example();
         machine.nics[0].model = Model::Igb;
         machine.nics[0].backend = Backend::Descriptors {
+            name: "rt-web".parse().unwrap(),
             queues: vec![3],
             vhost: Vec::new(),
         };
