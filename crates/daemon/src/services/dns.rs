@@ -4,14 +4,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringway_service::dns::{Decision, Transport};
+use rustix::net::{SendFlags, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -38,10 +42,12 @@ pub(super) fn serve(
     let interface = answers.service.network.gateway_interface();
     let interface = interface.as_str().as_bytes();
     let address = SocketAddrV4::new(answers.service.gateway, PORT);
-    let udp = std::net::UdpSocket::bind(address)?;
+    let udp = UdpSocket::bind(address)?;
     udp.set_nonblocking(true)?;
-    let udp = UdpSocket::from_std(udp)?;
+    let udp = tokio::net::UdpSocket::from_std(udp)?;
     udp.bind_device(Some(interface))?;
+    let udp = udp.into_std()?;
+    udp.set_nonblocking(false)?;
     let tcp = TcpSocket::new_v4()?;
     tcp.bind_device(Some(interface))?;
     // Connections of the daemon before may still linger.
@@ -53,47 +59,102 @@ pub(super) fn serve(
         answers.service.gateway,
         resolv_conf.to_owned(),
     ));
-    tasks.spawn(datagrams(
-        Arc::clone(answers),
-        Arc::clone(&upstream),
-        Arc::new(udp),
-    ));
+    let datagrams = Datagrams::begin(Arc::clone(answers), Arc::clone(&upstream), udp)?;
+    tasks.spawn(async move {
+        // Until the task is ended from outside.
+        let _datagrams = datagrams;
+        std::future::pending().await
+    });
     tasks.spawn(streams(Arc::clone(answers), upstream, tcp));
     Ok(())
 }
 
-async fn datagrams(answers: Arc<Answers>, upstream: Arc<Upstream>, socket: Arc<UdpSocket>) {
+/// A thread that answers datagrams: most of them need nothing but what is in memory, and waiting in the call that takes the next
+/// one costs the least. What others have to be asked for is asked by tasks. Dropped, the thread has ended and the address is free.
+struct Datagrams {
+    socket: Arc<UdpSocket>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread needs: it neither recurses nor keeps messages on the stack.
+const STACK: usize = 256 << 10;
+
+impl Datagrams {
+    fn begin(
+        answers: Arc<Answers>,
+        upstream: Arc<Upstream>,
+        socket: UdpSocket,
+    ) -> io::Result<Self> {
+        let (socket, ended) = (Arc::new(socket), Arc::new(AtomicBool::new(false)));
+        let (theirs, told) = (Arc::clone(&socket), Arc::clone(&ended));
+        let runtime = Handle::current();
+        let thread = thread::Builder::new()
+            .name(format!("dns-{}", answers.service.network.spec.name))
+            .stack_size(STACK)
+            .spawn(move || datagrams(&answers, &upstream, &theirs, &told, &runtime))?;
+        Ok(Self {
+            socket,
+            ended,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // ENOTCONN, and yet it wakes whoever waits for a datagram (inet_shutdown in net/ipv4/af_inet.c).
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn datagrams(
+    answers: &Arc<Answers>,
+    upstream: &Arc<Upstream>,
+    socket: &Arc<UdpSocket>,
+    ended: &AtomicBool,
+    runtime: &Handle,
+) {
     let mut buffer = [0; 4096];
     let mut asking = JoinSet::new();
     let room = Places::new(PENDING);
     loop {
+        let received = socket.recv_from(&mut buffer);
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
         // Errors are those of answers that did not arrive, such as an ICMP message.
-        let Ok((len, peer)) = socket.recv_from(&mut buffer).await else {
+        let Ok((len, peer)) = received else {
             continue;
         };
         while asking.try_join_next().is_some() {}
-        if !is_inside(&answers, peer) {
+        if !is_inside(answers, peer) {
             continue;
         }
         upstream.look(&answers.dns);
-        match decide(&answers, &buffer[..len], Transport::Udp) {
-            Decision::Answer(answer) => drop(socket.send_to(&answer, peer).await),
+        match decide(answers, &buffer[..len], Transport::Udp) {
+            Decision::Answer(answer) => drop(socket.send_to(&answer, peer)),
             Decision::Ignore => {}
             Decision::Forward(pending) => {
                 let Some(place) = room.take(peer.ip()) else {
                     lock(&answers.dns).count("dns_dropped");
                     continue;
                 };
-                let (answers, upstream) = (Arc::clone(&answers), Arc::clone(&upstream));
+                let (answers, upstream) = (Arc::clone(answers), Arc::clone(upstream));
                 // The address is free again as soon as nobody listens there, whoever still waits for others.
-                let socket = Arc::downgrade(&socket);
-                asking.spawn(async move {
+                let socket = Arc::downgrade(socket);
+                let ask = async move {
                     let answer = upstream.ask(&answers.dns, &pending, peer.ip()).await;
-                    let sent = socket
-                        .upgrade()
-                        .map(|socket| socket.try_send_to(&answer, peer));
+                    let sent = socket.upgrade().map(|socket| {
+                        rustix::net::sendto(&*socket, &answer, SendFlags::DONTWAIT, &peer)
+                    });
                     drop((sent, place));
-                });
+                };
+                asking.spawn_on(ask, runtime);
             }
         }
     }
