@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringway_service::dns::{Decision, Transport};
-use rustix::net::{SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
@@ -28,6 +28,8 @@ const PENDING: Room = Room {
     all: 512,
     each: 128,
 };
+/// Looks for the next datagram before waiting for it.
+const LOOKS: usize = 8;
 /// TCP connections, how long one may be silent, and how long it may last; further ones are closed.
 const CONNECTIONS: Room = Room { all: 64, each: 8 };
 const IDLE: Duration = Duration::from_secs(10);
@@ -123,7 +125,7 @@ fn datagrams(
     let mut asking = JoinSet::new();
     let room = Places::new(PENDING);
     loop {
-        let received = socket.recv_from(&mut buffer);
+        let received = receive(socket, &mut buffer);
         if ended.load(Ordering::Relaxed) {
             return;
         }
@@ -158,6 +160,20 @@ fn datagrams(
             }
         }
     }
+}
+
+/// Takes the next datagram. Where one came just now, others follow: looking again a few times costs less than to be woken.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    for _ in 0..LOOKS {
+        match rustix::net::recvfrom(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((_, len, Some(peer))) => {
+                return Ok((len, SocketAddr::try_from(peer).map_err(io::Error::from)?));
+            }
+            Err(rustix::io::Errno::AGAIN) => thread::yield_now(),
+            _ => break,
+        }
+    }
+    socket.recv_from(buffer)
 }
 
 async fn streams(answers: Arc<Answers>, upstream: Arc<Upstream>, listener: TcpListener) {
