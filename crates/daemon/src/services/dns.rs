@@ -3,7 +3,7 @@
 //! The sockets are bound to the address and to the interface, and only the subnet is answered: this is nobody else's resolver.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringway_service::dns::{Decision, Transport};
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
@@ -30,6 +31,8 @@ const PENDING: Room = Room {
 };
 /// Looks for the next datagram before waiting for it.
 const LOOKS: usize = 8;
+/// Answers sent with one call.
+const BATCH: usize = 32;
 /// TCP connections, how long one may be silent, and how long it may last; further ones are closed.
 const CONNECTIONS: Room = Room { all: 64, each: 8 };
 const IDLE: Duration = Duration::from_secs(10);
@@ -122,58 +125,103 @@ fn datagrams(
     runtime: &Handle,
 ) {
     let mut buffer = [0; 4096];
+    let mut ready = Vec::with_capacity(BATCH);
     let mut asking = JoinSet::new();
     let room = Places::new(PENDING);
     loop {
-        let received = receive(socket, &mut buffer);
+        let mut received =
+            look(socket, &mut buffer, LOOKS).unwrap_or_else(|| socket.recv_from(&mut buffer));
         if ended.load(Ordering::Relaxed) {
             return;
         }
-        // Errors are those of answers that did not arrive, such as an ICMP message.
-        let Ok((len, peer)) = received else {
-            continue;
-        };
         while asking.try_join_next().is_some() {}
-        if !is_inside(answers, peer) {
-            continue;
-        }
         upstream.look(&answers.dns);
-        match decide(answers, &buffer[..len], Transport::Udp) {
-            Decision::Answer(answer) => drop(socket.send_to(&answer, peer)),
-            Decision::Ignore => {}
-            Decision::Forward(pending) => {
-                let Some(place) = room.take(peer.ip()) else {
-                    lock(&answers.dns).count("dns_dropped");
-                    continue;
-                };
-                let (answers, upstream) = (Arc::clone(answers), Arc::clone(upstream));
-                // The address is free again as soon as nobody listens there, whoever still waits for others.
-                let socket = Arc::downgrade(socket);
-                let ask = async move {
-                    let answer = upstream.ask(&answers.dns, &pending, peer.ip()).await;
-                    let sent = socket.upgrade().map(|socket| {
-                        rustix::net::sendto(&*socket, &answer, SendFlags::DONTWAIT, &peer)
-                    });
-                    drop((sent, place));
-                };
-                asking.spawn_on(ask, runtime);
+        // Errors are those of answers that did not arrive, such as an ICMP message.
+        while let Ok((len, peer)) = received {
+            let decision = match is_inside(answers, peer) {
+                true => decide(answers, &buffer[..len], Transport::Udp),
+                false => Decision::Ignore,
+            };
+            match decision {
+                Decision::Answer(answer) => ready.push((answer, peer)),
+                Decision::Ignore => {}
+                Decision::Forward(pending) => {
+                    let Some(place) = room.take(peer.ip()) else {
+                        lock(&answers.dns).count("dns_dropped");
+                        break;
+                    };
+                    let (answers, upstream) = (Arc::clone(answers), Arc::clone(upstream));
+                    // The address is free again as soon as nobody listens there, whoever still waits for others.
+                    let socket = Arc::downgrade(socket);
+                    let ask = async move {
+                        let answer = upstream.ask(&answers.dns, &pending, peer.ip()).await;
+                        let sent = socket.upgrade().map(|socket| {
+                            rustix::net::sendto(&*socket, &answer, SendFlags::DONTWAIT, &peer)
+                        });
+                        drop((sent, place));
+                    };
+                    asking.spawn_on(ask, runtime);
+                }
             }
+            if ready.len() == BATCH {
+                break;
+            }
+            let Some(next) = look(socket, &mut buffer, 1) else {
+                break;
+            };
+            received = next;
         }
+        send(socket, &ready);
+        ready.clear();
     }
 }
 
-/// Takes the next datagram. Where one came just now, others follow: looking again a few times costs less than to be woken.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-    for _ in 0..LOOKS {
+/// Looks for a datagram a few times. Where one came just now, others follow: that costs less than to be woken.
+fn look(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    times: usize,
+) -> Option<io::Result<(usize, SocketAddr)>> {
+    for _ in 0..times {
         match rustix::net::recvfrom(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((_, len, Some(peer))) => {
-                return Ok((len, SocketAddr::try_from(peer).map_err(io::Error::from)?));
+            Ok((_, len, peer)) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                return Some(
+                    peer.map(|peer| (len, peer))
+                        .ok_or_else(|| io::ErrorKind::InvalidData.into()),
+                );
             }
-            Err(rustix::io::Errno::AGAIN) => thread::yield_now(),
-            _ => break,
+            Err(rustix::io::Errno::AGAIN) if times > 1 => thread::yield_now(),
+            Err(rustix::io::Errno::AGAIN) => {}
+            Err(error) => return Some(Err(error.into())),
         }
     }
-    socket.recv_from(buffer)
+    None
+}
+
+/// Sends all answers with one call; those that cannot be sent are lost, as datagrams are.
+fn send(socket: &UdpSocket, answers: &[(Vec<u8>, SocketAddr)]) {
+    if let [(answer, peer)] = answers {
+        let _ = socket.send_to(answer, peer);
+        return;
+    }
+    let peers: Vec<_> = answers.iter().map(|(_, peer)| peer.as_any()).collect();
+    let bytes = answers.iter().map(|(answer, _)| [IoSlice::new(answer)]);
+    let bytes: Vec<_> = bytes.collect();
+    let mut controls: Vec<_> = answers
+        .iter()
+        .map(|_| SendAncillaryBuffer::default())
+        .collect();
+    let parts = peers.iter().zip(&bytes).zip(&mut controls);
+    let mut messages: Vec<_> = parts
+        .map(|((peer, bytes), control)| MMsgHdr::new_with_addr(peer, bytes, control))
+        .collect();
+    let mut left = &mut messages[..];
+    while !left.is_empty() {
+        // The first one is in the way if none was sent.
+        let sent = rustix::net::sendmmsg(socket, left, SendFlags::empty()).unwrap_or(0);
+        left = left.split_at_mut(sent.max(1)).1;
+    }
 }
 
 async fn streams(answers: Arc<Answers>, upstream: Arc<Upstream>, listener: TcpListener) {
