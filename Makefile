@@ -67,7 +67,7 @@ lint: ## format, clippy with warnings denied, shellcheck and cargo-deny where in
 	$(CARGO) fmt --all --check --manifest-path fuzz/Cargo.toml
 	@$(cargo) metadata --quiet --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	$(cargo) clippy --workspace --all-targets -- -D warnings
-	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* .ci/run guest/build guest/debian/disk guest/debian/files/usr/local/sbin/seed fuzz/run fuzz/write-seeds fuzz/coverage
+	@! command -v shellcheck >/dev/null || shellcheck -S error scripts/* bench/dns .ci/run guest/build guest/debian/disk guest/debian/files/usr/local/sbin/seed fuzz/run fuzz/write-seeds fuzz/coverage
 	@! command -v cargo-deny >/dev/null || $(CARGO) deny --offline check bans licenses sources
 
 soak: ## ten minutes of hostile guests and front-ends, beside two that must not lose a frame; SOAK_SECONDS=N for another time
