@@ -1,6 +1,6 @@
 //! `ringway vm run` with taps of the kernel: QEMU is handed their queues, every model and several queues carry, and nothing stays.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
@@ -95,7 +95,8 @@ fn every_pair_carries(
     let combined = channels.matches(&format!("Combined:\t{queues}\n")).count();
     ensure!(combined == 2, "not {queues} pairs: {channels}");
     for round in 1..=ROUNDS {
-        for processor in 0..PROCESSORS {
+        // Processors next to each other send on the same pair if there are fewer of those.
+        for processor in (0..PROCESSORS).step_by(usize::from(PROCESSORS / queues)) {
             Iperf::new(one, two, addresses[1])
                 .processor(processor)
                 .streams(8)
@@ -222,6 +223,14 @@ fn machines_of_every_model_run_on_taps_and_leave_nothing() -> Result<()> {
         "{refused}"
     );
 
+    daemon.ringway("port create lan five --path tap --queues 2")?;
+    let refused = arguments("lan,model=igb").unwrap_err().to_string();
+    ensure!(
+        refused.contains("with 2 queues, and model=igb has one"),
+        "{refused}"
+    );
+    daemon.ringway("port delete lan five")?;
+
     // QEMU is killed: what was made for it goes, and the other machine stays.
     let supervisor = machines.supervisor("one")?;
     let qemu = Pid::from_raw(i32::try_from(qemu)?).context("no process")?;
@@ -242,11 +251,37 @@ fn machines_of_every_model_run_on_taps_and_leave_nothing() -> Result<()> {
         ensure!(!links.contains("rt-") && !links.contains("rwb-"), "{links}");
         Ok(())
     };
-    let words = machines.boot("three", "--detach --net lan,path=tap")?;
-    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    daemon.ringway(&quoted.join(" "))?;
+    let detached = |options: &str| -> Result<String> {
+        let words = machines.boot("three", &format!("--detach {options}"))?;
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        daemon.ringway(&quoted.join(" "))
+    };
+    // A QEMU without any right.
+    let powerless = lab.path("powerless");
+    fs::write(
+        &powerless,
+        "#!/bin/sh\nexec setpriv --bounding-set=-all --inh-caps=-all -- ${QEMU:-qemu-system-x86_64} \"$@\"\n",
+    )?;
+    fs::set_permissions(&powerless, fs::Permissions::from_mode(0o700))?;
+    detached(&format!(
+        "--qemu {} --net lan,path=tap,queues=2 --net phys,path=macvtap",
+        powerless.display()
+    ))?;
     ensure!(host.sh("ip -br link")?.contains("rt-three-"));
+    let shown = machines.json("show three")?;
+    let status = fs::read_to_string(format!("/proc/{}/status", shown["pid"]))?;
+    ensure!(status.contains("CapEff:\t0000000000000000\n"), "{status}");
     machines.ringway(&machines.words("stop three --force"))?;
+    gone()?;
+    // Where the kernel has no vhost-net, that is said, and nothing stays either.
+    let outcome = detached("--net lan,path=vhost-net");
+    if fs::exists("/dev/vhost-net")? {
+        outcome?;
+        machines.ringway(&machines.words("stop three --force"))?;
+    } else {
+        let refused = outcome.unwrap_err().to_string();
+        ensure!(refused.contains("modprobe vhost_net"), "{refused}");
+    }
     gone()?;
     let mut four = machines
         .guest("four", "cloud", "--timeout 1 --net lan,path=tap")?
