@@ -163,7 +163,12 @@ impl<'a> Builder<'a> {
     pub(crate) fn booted(self, mut guest: Guest) -> Result<Guest> {
         const ATTEMPTS: u32 = 3;
         for _ in 1..ATTEMPTS {
-            match guest.await_ready(self.boot_limit) {
+            let outcome = guest.await_ready(self.boot_limit);
+            if outcome.is_err() && self.program.is_some() {
+                // It takes back what it made, and says what QEMU said.
+                let _ = guest.process.wait(COMMAND);
+            }
+            match outcome {
                 Err(_) if guest.emulator_aborted() => {
                     drop(guest);
                     guest = self.clone().start()?;

@@ -144,7 +144,7 @@ fn machines_of_every_model_run_on_taps_and_leave_nothing() -> Result<()> {
     );
     let one = machines.guest("one", "full", &nets)?.within(&host);
     let two = machines.guest("two", "cloud", "--timeout 1 --net lan")?;
-    let (one, mut two) = boot_both(one, two.within(&host))?;
+    let (mut one, mut two) = boot_both(one, two.within(&host))?;
 
     let shown = machines.json("show one")?;
     let nics = shown["machine"]["nics"].as_array().context("no NICs")?;
@@ -236,6 +236,12 @@ fn machines_of_every_model_run_on_taps_and_leave_nothing() -> Result<()> {
     let qemu = Pid::from_raw(i32::try_from(qemu)?).context("no process")?;
     kill_process(qemu, Signal::KILL)?;
     machines.await_end(&supervisor)?;
+    ensure!(!one.process().wait(LIMIT)?.success());
+    let said = fs::read_to_string(lab.log("one.qemu"))?;
+    ensure!(
+        said.contains("one: QEMU ended (signal: 9 (SIGKILL))"),
+        "{said}"
+    );
     let ports = daemon.json("port list")?;
     ensure!(
         ports.as_array().is_some_and(|ports| ports.len() == 1),

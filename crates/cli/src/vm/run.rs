@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader, IsTerminal, Write},
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
     os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -26,7 +26,7 @@ use super::{
     look,
     machine::{MachineArguments, Runner, absolute, mebibytes},
     stop::{self, GRACE},
-    supervise::{Plan, Report},
+    supervise::{ENDED, Plan, Report},
 };
 use crate::{Failure, print};
 
@@ -153,6 +153,7 @@ fn foreground(
         tracing::info!("this is its console: Ctrl-] leaves it, and {name} goes on");
     }
     let stream = console::connect(&folder.console())?;
+    let mut log = fs::File::open(folder.log())?;
     Qmp::connect(&folder.monitor())?.go_on()?;
     // Without the end of a line a raw terminal would go on where it was.
     let newline = if terminal { "\r\n" } else { "\n" };
@@ -167,7 +168,19 @@ fn foreground(
             tracing::info!("{name} is asked to power down");
             stop::stop(folder, grace)
         }
-        End::Gone => stop::await_end(folder, stop::CLEAN).map(drop),
+        End::Gone => {
+            stop::await_end(folder, stop::CLEAN)?;
+            // The file has gone with the machine, but not for us.
+            let mut said = Vec::new();
+            log.read_to_end(&mut said)?;
+            match String::from_utf8_lossy(&said)
+                .lines()
+                .find(|line| line.starts_with(ENDED))
+            {
+                Some(line) => Err(anyhow!("{name}: {line}").into()),
+                None => Ok(()),
+            }
+        }
     }
 }
 

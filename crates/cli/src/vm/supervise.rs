@@ -33,6 +33,9 @@ const START: Duration = Duration::from_secs(30);
 /// How long a guest may take to power down when the supervisor is told to end.
 const POWER_DOWN: Duration = Duration::from_secs(10);
 
+/// How the line of a machine's log begins that says how QEMU ended, if not by itself.
+pub(super) const ENDED: &str = "QEMU ended";
+
 /// What is to be run; comes as JSON on standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
@@ -212,5 +215,12 @@ fn watch(process: &mut Process, told: &UnixStream, folder: &Folder) {
             process.kill();
         }
     }
-    let _ = process.wait();
+    match process.wait() {
+        // Into the machine's log, for whoever is at its console.
+        Ok(status) if !status.success() && !signalled => {
+            let words = process.last_words();
+            let _ = writeln!(io::stderr(), "{ENDED} ({status}): {words}");
+        }
+        _ => (),
+    }
 }
