@@ -70,8 +70,9 @@ impl<'a> Machines<'a> {
             kernel.display(),
             initramfs.display(),
         ));
+        // An emulated processor that loses its one timer sleeps for ever; with periodic ones the next wakes it.
         words.push(
-            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr"
+            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr nohz=off highres=off"
                 .into(),
         );
         words.extend(["--", "-no-reboot"].map(str::to_owned));
