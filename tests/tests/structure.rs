@@ -39,6 +39,13 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("ringway-service", &["wire"], &[]),
     ("ringway-network", &["api"], &[]),
     ("ringway-vmm", &["api"], &[]),
+    ("ringway-doctor", &["api", "host", "vmm"], &[]),
+    // It plays guests, too: the driver's side of rings.
+    (
+        "ringway-measure",
+        &["api", "mem", "ring", "vhost", "vmm", "wire"],
+        &[],
+    ),
     // The only place where control meets.
     (
         "ringway-daemon",
@@ -47,7 +54,9 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "ringway",
-        &["api", "daemon", "switch", "host", "vmm", "wire"],
+        &[
+            "api", "daemon", "doctor", "host", "measure", "switch", "vmm", "wire",
+        ],
         &[],
     ),
     // Whole-program tests meet the program from outside; to talk to it they may use what its peers would.
@@ -59,7 +68,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     // The bench plays guests, too, and starts processes as the tests do.
     (
         "ringway-bench",
-        &["mem", "ring", "vhost", "wire", "tests"],
+        &["measure", "mem", "ring", "vhost", "wire", "tests"],
         &["api", "switch"],
     ),
 ];

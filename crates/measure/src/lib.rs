@@ -1,0 +1,4 @@
+//! Measures the paths a frame can take on this machine: runs, statistics, tables, plots.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
