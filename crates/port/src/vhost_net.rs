@@ -73,6 +73,8 @@ struct Side {
     buffer_of: Vec<u16>,
     /// Buffers that the kernel does not have.
     ours: Vec<u16>,
+    /// The ring is broken, which was said. Nothing is asked of it any more.
+    failed: bool,
 }
 
 impl VhostNet {
@@ -183,6 +185,7 @@ impl Side {
             buffers: address + rings as u64,
             buffer_of: vec![0; usize::from(SIZE)],
             ours: (0..SIZE).rev().collect(),
+            failed: false,
         })
     }
 
@@ -190,9 +193,12 @@ impl Side {
         self.buffers + u64::from(buffer) * BUFFER as u64
     }
 
-    /// The next chain that the kernel is done with, and its buffer.
+    /// The next chain that the kernel is done with, and its buffer. A broken ring is an error once, and silent from then on.
     fn take_used(&mut self) -> Result<Option<(Used, u16)>, DriverFault> {
-        let used = self.ring.pop_used()?;
+        if self.failed {
+            return Ok(None);
+        }
+        let used = self.ring.pop_used().inspect_err(|_| self.failed = true)?;
         Ok(used.map(|used| (used, self.buffer_of[usize::from(used.id)])))
     }
 
@@ -211,10 +217,22 @@ impl Side {
 
     /// Gives the kernel every buffer of ours to write to. True = it wants a kick.
     fn lend_all(&mut self) -> bool {
+        if self.failed {
+            return false;
+        }
         while let Some(buffer) = self.ours.pop() {
             self.stage(buffer, None);
         }
         self.ring.publish()
+    }
+
+    /// Asks for calls. True = there is something to take already.
+    fn arm(&mut self) -> bool {
+        !self.failed && self.ring.enable_calls()
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.failed && self.ring.has_used()
     }
 }
 
@@ -285,6 +303,10 @@ impl Port for VhostNet {
                 }
             }
         }
+        if side.failed {
+            sent.reason = Some(DropReason::Fault);
+            return sent;
+        }
         let mut bytes = 0;
         for i in bits(picks) {
             let Some(&buffer) = side.ours.last() else {
@@ -325,7 +347,7 @@ impl Port for VhostNet {
     }
 
     fn arm(&self, queue: usize) -> bool {
-        lock(&self.queues[queue].receiving).ring.enable_calls()
+        lock(&self.queues[queue].receiving).arm()
     }
 
     fn disarm(&self, queue: usize) {
@@ -333,7 +355,7 @@ impl Port for VhostNet {
     }
 
     fn is_waiting(&self, queue: usize) -> bool {
-        lock(&self.queues[queue].receiving).ring.has_used()
+        lock(&self.queues[queue].receiving).is_waiting()
     }
 
     fn woken(&self, queue: usize) {
@@ -362,4 +384,36 @@ fn fault(queue: usize, error: DriverFault) -> Fault {
 
 fn lock(side: &Mutex<Side>) -> MutexGuard<'_, Side> {
     side.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_ring_is_an_error_once_and_silent_from_then_on() {
+        let options = DriverOptions {
+            size: SIZE,
+            ..DriverOptions::default()
+        };
+        let bytes =
+            (DriverRing::bytes(&options) + usize::from(SIZE) * BUFFER).next_multiple_of(4096);
+        let memory = Arc::new(GuestMemory::identity(bytes).unwrap());
+        let start = memory.regions().next().unwrap().guest_address;
+        let mut side = Side::new(&memory, start, options).unwrap();
+        side.lend_all();
+        // More chains come back than ever went out.
+        let index = side.ring.layout().used + 2;
+        let place = memory.write(&mut LastHit::default(), index, 2).unwrap();
+        place.copy_from(&(SIZE + 1).to_le_bytes());
+        assert!(side.is_waiting() && side.arm());
+        assert!(matches!(
+            side.take_used(),
+            Err(DriverFault::UsedJump { .. })
+        ));
+        assert_eq!(side.take_used(), Ok(None));
+        side.ours.push(0);
+        assert!(!side.lend_all() && side.ours == [0]);
+        assert!(!side.is_waiting() && !side.arm());
+    }
 }
