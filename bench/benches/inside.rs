@@ -16,7 +16,7 @@ use common::Inside;
 use ringway_bench::generator::Generator;
 use ringway_bench::processors::Pinned;
 use ringway_bench::rows::{Row, rows};
-use ringway_bench::statistics::percentile;
+use ringway_measure::statistics::percentile;
 use ringway_switch::Poll;
 
 #[derive(Parser)]

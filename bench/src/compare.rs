@@ -15,7 +15,7 @@ use crate::generator::{Count, Generator};
 use crate::middle::{Kind, Middle, Place};
 use crate::processors::{Pinned, handover, longest_wait, own, threads};
 use crate::rows::Row;
-use crate::statistics::{Spread, percentile, spread};
+use ringway_measure::statistics::{Spread, percentile, spread};
 
 /// How it is measured.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::generator::Generator;
 use crate::middle::{Middle, Place};
 use crate::processors::{Pinned, named, threads};
-use crate::statistics::{Spread, spread};
 use crate::traffic::Traffic;
+use ringway_measure::statistics::{Spread, spread};
 
 /// Bytes of the frames that are measured.
 pub const SIZES: [usize; 5] = [64, 512, 1518, 9000, 65_226];

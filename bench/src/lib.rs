@@ -17,5 +17,4 @@ pub mod report;
 pub mod ring;
 pub mod rows;
 pub mod state;
-pub mod statistics;
 pub mod traffic;

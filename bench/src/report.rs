@@ -12,7 +12,7 @@ use crate::compare::{Figures, Outcome};
 use crate::cycles::Cost;
 use crate::rows::rows;
 use crate::state::Line;
-use crate::statistics::Spread;
+use ringway_measure::statistics::Spread;
 
 pub use svg::plot;
 

@@ -11,8 +11,8 @@ use crate::cycles::cost;
 use crate::middle::{IDLE, Kind, LEARNED, Middle, Place};
 use crate::processors::threads;
 use crate::rows::Row;
-use crate::statistics::Spread;
 use crate::traffic::Traffic;
+use ringway_measure::statistics::Spread;
 
 /// Connected front-ends in the figures of an idle switch.
 const PORTS: usize = 64;

@@ -89,7 +89,7 @@ fn text(out: &mut String, x: usize, y: usize, anchor: &str, words: &str) {
 mod tests {
     use super::*;
     use crate::compare::Figures;
-    use crate::statistics::spread;
+    use ringway_measure::statistics::spread;
 
     #[test]
     fn bars_are_as_long_as_their_share_of_the_longest() {

@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 /// Median, smallest and largest of some figures.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
+    /// The one in the middle.
     pub median: f64,
+    /// The smallest.
     pub min: f64,
+    /// The largest.
     pub max: f64,
 }
 
