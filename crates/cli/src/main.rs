@@ -6,6 +6,7 @@ mod account;
 mod ask;
 mod capture;
 mod daemon;
+mod doctor;
 mod dump;
 mod file;
 mod forward;
@@ -50,6 +51,7 @@ enum Verb {
     Vm(vm::Arguments),
     Stats(stats::Arguments),
     Capture(capture::Arguments),
+    Doctor(doctor::Arguments),
     Switch(switch::Arguments),
     Dump(dump::Arguments),
     Completions(generate::Completions),
@@ -73,10 +75,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 fn main() -> ExitCode {
     let done = match Cli::try_parse() {
         Ok(cli) => run(cli),
-        Err(error) => usage::explain(&error),
+        Err(error) => usage::explain(&error).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure::Usage(sentence)) => {
             print::error(&sentence);
             ExitCode::from(2)
@@ -88,9 +90,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     log::start(&cli.log);
-    perform(cli.verb)
+    match cli.verb {
+        // Done, and something may be wrong all the same.
+        Some(Verb::Doctor(arguments)) => doctor::run(arguments),
+        verb => perform(verb).map(|()| ExitCode::SUCCESS),
+    }
 }
 
 fn perform(verb: Option<Verb>) -> Result<(), Failure> {
@@ -105,6 +111,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Vm(arguments)) => vm::run(arguments),
         Some(Verb::Stats(arguments)) => stats::run(arguments),
         Some(Verb::Capture(arguments)) => capture::run(arguments),
+        Some(Verb::Doctor(arguments)) => doctor::run(arguments).map(drop),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
         Some(Verb::Dump(arguments)) => dump::run(arguments),
         Some(Verb::Completions(arguments)) => generate::completions(&arguments, Cli::command()),

@@ -7,5 +7,6 @@ pub mod link;
 pub mod nft;
 pub mod packet;
 pub mod ready;
+pub mod survey;
 pub mod tap;
 pub mod vhost_net;

@@ -61,7 +61,7 @@ pub struct Link {
 /// A connection to the kernel's routing.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(crate) handle: Handle,
 }
 
 impl Netlink {
@@ -390,7 +390,7 @@ fn code(error: &rtnetlink::Error) -> Option<i32> {
     }
 }
 
-fn refused(action: &'static str, name: &str, error: rtnetlink::Error) -> LinkError {
+pub(crate) fn refused(action: &'static str, name: &str, error: rtnetlink::Error) -> LinkError {
     let source = match code(&error) {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::other(error.to_string()),

@@ -3,6 +3,7 @@
 mod address;
 mod dhcp;
 mod duration;
+mod findings;
 mod frame;
 mod info;
 mod machine;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use crate::Failure;
 
 pub(crate) use address::{addresses, forwards, leases};
+pub(crate) use findings::findings;
 pub(crate) use frame::frame;
 pub(crate) use info::info;
 pub(crate) use machine::{lease_of_machine, machine, machines, threads};

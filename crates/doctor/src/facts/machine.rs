@@ -1,0 +1,98 @@
+//! A virtual machine, whoever started it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One virtual machine, or a command that is to start one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    /// Its name, or the number of its process.
+    pub name: String,
+    /// Who started it.
+    pub origin: Origin,
+    /// Its process; `None` = it does not run.
+    pub pid: Option<i32>,
+    /// The user that runs it.
+    pub user: u32,
+    /// The groups of that user.
+    pub groups: Vec<u32>,
+    /// That user may do what `CAP_NET_ADMIN` allows.
+    pub net_admin: bool,
+    /// The words of its command line, the program first.
+    pub command: Vec<String>,
+    /// QEMU's version, as `10.0.2`.
+    pub version: Option<String>,
+    /// Open files.
+    pub descriptors: Vec<Descriptor>,
+    /// How many files it may have open.
+    pub descriptor_limit: Option<u64>,
+    /// Its threads.
+    pub threads: Vec<Thread>,
+    /// Sockets of the file system that its command names.
+    pub sockets: Vec<Socket>,
+    /// It lives in another network namespace than [`super::Facts::links`] were seen in.
+    pub elsewhere: bool,
+    /// What it, or whoever started it, wrote: the last lines.
+    pub messages: Vec<String>,
+}
+
+/// Who started a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// `ringway vm run`.
+    Ringway,
+    /// libvirt.
+    Libvirt,
+    /// A person or a script.
+    #[default]
+    Hand,
+    /// Nobody yet: a command line that was given.
+    Command,
+}
+
+/// An open file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Descriptor {
+    /// Its number.
+    pub number: i32,
+    /// What the link in /proc says.
+    pub target: String,
+    /// The tap whose queue it is.
+    pub tap: Option<String>,
+}
+
+/// A thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Thread {
+    /// Its number.
+    pub id: i32,
+    /// Its name.
+    pub name: String,
+}
+
+/// A socket that a command line names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Socket {
+    /// Where.
+    pub path: PathBuf,
+    /// There is a socket; `Some(false)` = there is something else; `None` = nothing.
+    pub is_socket: Option<bool>,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its user.
+    pub owner: u32,
+    /// Its group.
+    pub group: u32,
+    /// Somebody listens.
+    pub listening: bool,
+    /// The process that does, if that could be seen.
+    pub listener: Option<i32>,
+    /// Queue pairs of the port, where it is one of a switch that could be asked.
+    pub queue_pairs: Option<u16>,
+}

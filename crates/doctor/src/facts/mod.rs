@@ -1,0 +1,62 @@
+//! What is known about a host and its virtual machines. It says what is, not whether that is good.
+//!
+//! Facts are saved as JSON: fields are added with a default, never renamed. `None` means that nobody could look, and
+//! [`Facts::unseen`] says why.
+
+mod host;
+mod machine;
+
+use std::{io, path::Path};
+
+use ringway_host::survey::Surveyed;
+use serde::{Deserialize, Serialize};
+
+pub use host::{Device, Host};
+pub use machine::{Descriptor, Machine, Origin, Socket, Thread};
+
+/// Everything that was seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// The version of the program that looked.
+    pub version: String,
+    /// The host.
+    pub host: Host,
+    /// Links of the network namespace in which it looked.
+    pub links: Vec<Surveyed>,
+    /// Virtual machines that run, and commands that shall start one.
+    pub machines: Vec<Machine>,
+    /// What could not be seen, and why: one clause each.
+    pub unseen: Vec<String>,
+}
+
+/// Why facts cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    /// The file cannot be read.
+    #[error("{0}: {1}")]
+    Read(String, #[source] io::Error),
+    /// It holds something else.
+    #[error("{0} holds no facts that `ringway doctor --save` wrote: {1}")]
+    Content(String, #[source] serde_json::Error),
+}
+
+impl Facts {
+    /// Those that were saved in a file.
+    pub fn load(path: &Path) -> Result<Self, FactsError> {
+        let name = || path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|error| FactsError::Read(name(), error))?;
+        serde_json::from_str(&text).map_err(|error| FactsError::Content(name(), error))
+    }
+
+    /// The link of that name.
+    pub fn link(&self, name: &str) -> Option<&Surveyed> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The link of that number.
+    pub fn link_by_index(&self, index: u32) -> Option<&Surveyed> {
+        self.links.iter().find(|link| link.index == index)
+    }
+}

@@ -1,0 +1,190 @@
+//! Machines: from /proc, or from a command line.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::process;
+
+use crate::{
+    Facts,
+    command::Command,
+    facts::{Descriptor, Machine, Origin, Thread},
+};
+
+/// Lines of a log that are looked at, the last ones.
+const LINES: usize = 200;
+
+/// Processes that are QEMU.
+pub fn qemus() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<i32> = numbers.filter(|pid| is_qemu(&words(*pid))).collect();
+    found.sort_unstable();
+    found
+}
+
+/// The QEMU that has this name (`-name`).
+pub fn find(name: &str) -> Option<i32> {
+    qemus()
+        .into_iter()
+        .find(|pid| named(&words(*pid)).as_deref() == Some(name))
+}
+
+pub(super) fn of_process(pid: i32) -> Option<Machine> {
+    let command = words(pid);
+    if command.is_empty() {
+        return None;
+    }
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+    let limits = fs::read_to_string(proc.join("limits")).unwrap_or_default();
+    let namespace = |of: &Path| fs::read_link(of.join("ns/net")).ok();
+    Some(Machine {
+        name: named(&command).unwrap_or_else(|| pid.to_string()),
+        origin: Origin::Hand,
+        pid: Some(pid),
+        user: fs::metadata(&proc).map(|it| it.uid()).unwrap_or_default(),
+        groups: numbers(&status, "Groups:"),
+        net_admin: capable(&status),
+        descriptors: descriptors(&proc),
+        descriptor_limit: soft_limit(&limits),
+        threads: threads(&proc),
+        elsewhere: namespace(&proc) != namespace(Path::new("/proc/self")),
+        command,
+        ..Machine::default()
+    })
+}
+
+pub(super) fn of_command(words: &[String]) -> Machine {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    Machine {
+        name: named(words).unwrap_or_else(|| "the command".into()),
+        origin: Origin::Command,
+        user: process::geteuid().as_raw(),
+        groups: numbers(&status, "Groups:"),
+        net_admin: capable(&status),
+        descriptor_limit: soft_limit(&limits),
+        command: words.to_vec(),
+        ..Machine::default()
+    }
+}
+
+/// Puts the last lines of these files to the one machine there is, or to one of its own.
+pub(super) fn read_logs(facts: &mut Facts, logs: &[PathBuf]) {
+    for log in logs {
+        let text = match fs::read(log) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => {
+                facts.unseen.push(format!("{}: {error}", log.display()));
+                continue;
+            }
+        };
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let lines = lines[lines.len().saturating_sub(LINES)..].to_vec();
+        match facts.machines.as_mut_slice() {
+            [machine] => machine.messages.extend(lines),
+            _ => facts.machines.push(Machine {
+                name: log.display().to_string(),
+                messages: lines,
+                ..Machine::default()
+            }),
+        }
+    }
+}
+
+fn words(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let mut words: Vec<String> = words.map(|it| it.into_owned()).collect();
+    // The last word ends with a zero, too.
+    words.pop();
+    words
+}
+
+fn is_qemu(words: &[String]) -> bool {
+    let name = words.first().and_then(|word| Path::new(word).file_name());
+    name.and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("qemu-system-") || name == "qemu-kvm" || name == "kvm")
+}
+
+fn named(words: &[String]) -> Option<String> {
+    let command = Command::parse(words);
+    let name = command.last("name")?;
+    let name = name.get("guest").unwrap_or(name.kind());
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn numbers(status: &str, field: &str) -> Vec<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let words = line.unwrap_or_default().split_whitespace();
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+/// CAP_NET_ADMIN among the effective capabilities (linux/capability.h: 12).
+fn capable(status: &str) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = line.and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << 12) != 0)
+}
+
+fn soft_limit(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn descriptors(proc: &Path) -> Vec<Descriptor> {
+    let Ok(entries) = fs::read_dir(proc.join("fd")) else {
+        return Vec::new();
+    };
+    let one = |entry: fs::DirEntry| {
+        let number: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let target = fs::read_link(entry.path()).ok()?.display().to_string();
+        // Only queues of taps say which (drivers/net/tun.c, drivers/net/tap.c).
+        let info = match target.as_str() {
+            "/dev/net/tun" => fs::read_to_string(proc.join(format!("fdinfo/{number}"))).ok(),
+            _ => None,
+        };
+        let tap = info.and_then(|info| {
+            let name = info
+                .lines()
+                .find_map(|line| line.strip_prefix("iff:"))?
+                .trim();
+            (!name.is_empty()).then(|| name.to_owned())
+        });
+        Some(Descriptor {
+            number,
+            target,
+            tap,
+        })
+    };
+    let mut found: Vec<Descriptor> = entries.flatten().filter_map(one).collect();
+    found.sort_by_key(|it| it.number);
+    found
+}
+
+fn threads(proc: &Path) -> Vec<Thread> {
+    let Ok(entries) = fs::read_dir(proc.join("task")) else {
+        return Vec::new();
+    };
+    let one = |entry: fs::DirEntry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some(Thread {
+            id,
+            name: name.trim().to_owned(),
+        })
+    };
+    let mut found: Vec<Thread> = entries.flatten().filter_map(one).collect();
+    found.sort_by_key(|it| it.id);
+    found
+}
