@@ -13,8 +13,8 @@ use ringway_ring::RingFeatures;
 use ringway_vhost::user::RingAddresses;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::frames::{PATTERN, word};
-use crate::ring::{Ring, Shape, Used};
+use super::frames::{PATTERN, word};
+use super::ring::{Ring, Shape, Used};
 
 /// Room before a frame.
 const HEADROOM: usize = 128;
@@ -51,8 +51,11 @@ impl Buffers {
 /// What a queue is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Outfit {
+    /// Descriptors of the ring.
     pub size: u16,
+    /// What was negotiated of it.
     pub features: RingFeatures,
+    /// What lies behind the descriptors.
     pub buffers: Buffers,
     /// Whether it receives.
     pub receives: bool,
@@ -74,6 +77,7 @@ impl Outfit {
     }
 }
 
+/// A ring with its buffers.
 pub struct Queue {
     ring: Ring,
     memory: Arc<GuestMemory>,
@@ -93,6 +97,7 @@ pub struct Queue {
     call: OwnedFd,
     /// Descriptors that come back at once.
     reclaimed: u16,
+    /// How often the device was kicked.
     pub kicks: u64,
 }
 
@@ -135,10 +140,12 @@ impl Queue {
         }
     }
 
+    /// What the device waits on.
     pub fn kick_fd(&self) -> BorrowedFd<'_> {
         self.kick.as_fd()
     }
 
+    /// What the device calls by; nobody waits on it.
     pub fn call_fd(&self) -> BorrowedFd<'_> {
         self.call.as_fd()
     }
@@ -181,6 +188,7 @@ impl Queue {
         Ok(())
     }
 
+    /// Kicks the device, wanted or not.
     pub fn kick(&mut self) {
         self.kicks += 1;
         // It fails only when the counter is full, and then the device has been told.
@@ -249,6 +257,7 @@ impl Queue {
         Ok(())
     }
 
+    /// Shows the device what was staged, and kicks it if it wants that.
     #[inline]
     pub fn publish(&mut self) {
         if self.ring.publish() {

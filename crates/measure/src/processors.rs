@@ -13,6 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub struct Pinned(CpuSet);
 
 impl Pinned {
+    /// Pins the calling thread; fails when it may not run there.
     pub fn to(cpu: usize) -> Result<Self> {
         let before = sched_getaffinity(None)?;
         let mut only = CpuSet::new();
@@ -32,7 +33,9 @@ impl Drop for Pinned {
 /// Nanoseconds that a thread ran and that it was ready but had to wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
+    /// On a processor.
     pub ran: u64,
+    /// Ready, without a processor.
     pub waited: u64,
 }
 

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use ringway_wire::build::{FrameBuilder, TcpFields};
 use ringway_wire::{MacAddress, VnetHeader};
 
-use crate::traffic::Traffic;
+use super::traffic::Traffic;
 
 /// Where the pattern begins: after the longest headers, aligned for a word.
 pub const PATTERN: usize = 56;

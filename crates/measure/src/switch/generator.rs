@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use ringway_vhost::user::frontend::Frontend;
 
-use crate::frames::{self, STAMP};
-use crate::guest::Guest;
-use crate::queue::{HEADER, Piece};
-use crate::traffic::Traffic;
+use super::frames::{self, STAMP};
+use super::guest::Guest;
+use super::queue::{HEADER, Piece};
+use super::traffic::Traffic;
 
 /// Passes of the loop between two looks at the clock, unless something has to be timed.
 const PASSES: u32 = 8;
@@ -18,7 +18,9 @@ const LOST_AFTER: Duration = Duration::from_millis(5);
 /// Frames taken in one pass.
 const RECEIVED: usize = 32;
 
+/// Two guests and what passes between them.
 pub struct Generator {
+    /// The two.
     pub guests: [Guest; 2],
     receivers: [Receiver; 2],
     traffic: Traffic,
@@ -34,11 +36,15 @@ pub struct Generator {
 /// What happened in a window.
 #[derive(Debug, Default)]
 pub struct Count {
+    /// Frames given to the switch.
     pub sent: u64,
+    /// Frames that came.
     pub received: u64,
+    /// Bytes that came.
     pub bytes: u64,
     /// Frames of a wrong length or, when compared, of wrong bytes.
     pub wrong: u64,
+    /// How long the window was.
     pub elapsed: Duration,
     /// Time in which nothing could be sent and nothing had come.
     pub idle: Duration,

@@ -34,8 +34,11 @@ pub struct Used {
     pub len: u32,
 }
 
+/// A ring of either format.
 pub enum Ring {
+    /// The split virtqueue.
     Split(Split),
+    /// The packed virtqueue.
     Packed(Packed),
 }
 
@@ -44,7 +47,9 @@ pub enum Ring {
 pub struct Shape {
     /// Descriptors, a power of two.
     pub size: u16,
+    /// Its format.
     pub packed: bool,
+    /// Whether buffers come back in order.
     pub in_order: bool,
     /// Whether the device writes into the buffers.
     pub writable: bool,

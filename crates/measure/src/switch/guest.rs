@@ -11,9 +11,9 @@ use ringway_vhost::user::features as bits;
 use ringway_vhost::user::frontend::Frontend;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 
-use crate::frames;
-use crate::queue::{Buffers, Outfit, Queue};
-use crate::traffic::{BUFFER, Traffic};
+use super::frames;
+use super::queue::{Buffers, Outfit, Queue};
+use super::traffic::{BUFFER, Traffic};
 
 /// How long a back-end may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,8 +23,11 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Virtio device status of a driver that runs.
 const RUNNING: u8 = 0xf;
 
+/// A guest whose driver is this process.
 pub struct Guest {
+    /// What it sends by.
     pub tx: Queue,
+    /// What it receives by.
     pub rx: Queue,
     /// Of further pairs, silent.
     _others: Vec<Queue>,
