@@ -14,9 +14,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use ringway_bench::compare::{Plan, available, compare};
 use ringway_bench::middle::{Kind, Place};
-use ringway_bench::report::{Machine, Report, refresh};
+use ringway_bench::report::{Report, refresh};
 use ringway_bench::rows::{QUICK, Row, rows};
 use ringway_bench::traffic::Traffic;
+use ringway_measure::machine::Machine;
 
 /// Measures `ringway switch` as guests see it, side by side with testpmd and OVS-DPDK
 #[derive(Parser)]

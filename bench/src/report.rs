@@ -12,6 +12,7 @@ use crate::compare::{Figures, Outcome};
 use crate::cycles::Cost;
 use crate::rows::rows;
 use crate::state::Line;
+use ringway_measure::machine::Machine;
 use ringway_measure::statistics::Spread;
 
 pub use svg::plot;
@@ -42,34 +43,6 @@ pub struct Parts {
     pub turn: f64,
     /// Allocations per frame in the whole process.
     pub allocations: f64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    pub model: String,
-    pub processors: usize,
-    /// Of the first processor, when it was asked.
-    pub mhz: f64,
-    pub kernel: String,
-}
-
-impl Machine {
-    pub fn here() -> Self {
-        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let field = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self {
-            model: field("model name").unwrap_or_else(|| "unknown".into()),
-            processors: std::thread::available_parallelism().map_or(0, usize::from),
-            mhz: field("cpu MHz")
-                .and_then(|mhz| mhz.parse().ok())
-                .unwrap_or(0.0),
-            kernel: release.trim().to_owned(),
-        }
-    }
 }
 
 impl Report {

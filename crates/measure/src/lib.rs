@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod machine;
 pub mod processors;
 pub mod statistics;
 pub mod switch;

@@ -56,6 +56,29 @@ pub fn threads(pid: u32) -> BTreeMap<u32, Times> {
     found
 }
 
+/// How often threads of a process left their processors, those that have ended left out: to wait for something, or because they had to.
+pub fn context_switches(pid: u32) -> u64 {
+    let mut sum = 0;
+    for thread in threads(pid).into_keys() {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status"));
+        let text = text.unwrap_or_default();
+        let counts = text.lines().filter_map(|line| {
+            let (_, count) = line.split_once("voluntary_ctxt_switches:")?;
+            count.trim().parse::<u64>().ok()
+        });
+        sum += counts.sum::<u64>();
+    }
+    sum
+}
+
+/// The processors that the calling thread may run on.
+pub fn allowed() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|&cpu| set.is_set(cpu))
+        .collect())
+}
+
 /// Of the calling thread.
 pub fn own() -> Times {
     fs::read_to_string("/proc/thread-self/schedstat")

@@ -42,6 +42,8 @@ pub struct Count {
     pub received: u64,
     /// Bytes that came.
     pub bytes: u64,
+    /// Frames that came when the window was over.
+    pub late: u64,
     /// Frames of a wrong length or, when compared, of wrong bytes.
     pub wrong: u64,
     /// How long the window was.
@@ -196,7 +198,7 @@ impl Generator {
             count.idle += now - since;
         }
         count.elapsed = now - start;
-        self.drain(Duration::from_millis(2))?;
+        count.late = self.drain(Duration::from_millis(2))?;
         Ok(count)
     }
 
@@ -241,20 +243,31 @@ impl Generator {
         Ok(frames)
     }
 
-    /// Receives until nothing more comes for `quiet`.
-    pub fn drain(&mut self, quiet: Duration) -> Result<()> {
-        let mut last = Instant::now();
+    /// Sends at another pace from now on: so many million frames per second, one at a time and timed, or without `rate` as it was told
+    /// at first.
+    pub fn pace(&mut self, traffic: &Traffic, rate: Option<f64>) {
+        self.traffic = Traffic {
+            rate: rate.or(traffic.rate),
+            latency: rate.is_some() || traffic.latency,
+            burst: if rate.is_some() { 1 } else { traffic.burst },
+            ..traffic.clone()
+        };
+    }
+
+    /// Receives until nothing more comes for `quiet`; how many frames came.
+    pub fn drain(&mut self, quiet: Duration) -> Result<u64> {
+        let (mut last, mut count) = (Instant::now(), Count::default());
         let end = last + Duration::from_secs(2);
         while last.elapsed() < quiet && last < end {
             for side in 0..2 {
-                if self.guests[side].rx.receive(RECEIVED, |_| ())? > 0 {
+                if self.receive(side, &mut count)? > 0 {
                     last = Instant::now();
                 }
                 self.guests[side].tx.reclaim_all()?;
             }
         }
         self.receivers = Default::default();
-        Ok(())
+        Ok(count.received)
     }
 
     /// Gives the switch `frames` frames at once, waits for all of them, and returns how long that took.
