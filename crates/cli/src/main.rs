@@ -4,6 +4,7 @@
 
 mod account;
 mod ask;
+mod bench;
 mod capture;
 mod daemon;
 mod doctor;
@@ -51,6 +52,7 @@ enum Verb {
     Vm(vm::Arguments),
     Stats(stats::Arguments),
     Capture(capture::Arguments),
+    Bench(bench::Arguments),
     Doctor(doctor::Arguments),
     Switch(switch::Arguments),
     Dump(dump::Arguments),
@@ -111,6 +113,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Vm(arguments)) => vm::run(arguments),
         Some(Verb::Stats(arguments)) => stats::run(arguments),
         Some(Verb::Capture(arguments)) => capture::run(arguments),
+        Some(Verb::Bench(arguments)) => bench::run(arguments),
         Some(Verb::Doctor(arguments)) => doctor::run(arguments).map(drop),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
         Some(Verb::Dump(arguments)) => dump::run(arguments),

@@ -10,6 +10,7 @@ mod machine;
 mod network;
 mod port;
 mod qemu;
+mod sizes;
 mod stats;
 mod summary;
 mod table;
@@ -28,6 +29,7 @@ pub(crate) use machine::{lease_of_machine, machine, machines, threads};
 pub(crate) use network::{applied, network, network_created, networks};
 pub(crate) use port::{port, port_created, ports};
 pub(crate) use qemu::{qemu_options, shell_line};
+pub(crate) use sizes::sizes;
 pub(crate) use stats::{learned, stats};
 
 /// One sentence on standard error; there is nobody left to tell if that fails.

@@ -254,20 +254,24 @@ impl Generator {
         };
     }
 
-    /// Receives until nothing more comes for `quiet`; how many frames came.
+    /// Receives until everything that was sent was taken and nothing more comes for `quiet`, for at most two seconds; how many frames came.
     pub fn drain(&mut self, quiet: Duration) -> Result<u64> {
-        let (mut last, mut count) = (Instant::now(), Count::default());
-        let end = last + Duration::from_secs(2);
-        while last.elapsed() < quiet && last < end {
+        let (begin, mut count) = (Instant::now(), Count::default());
+        let mut last = begin;
+        loop {
+            let mut taken = true;
             for side in 0..2 {
+                taken &= self.guests[side].tx.reclaim_all()?;
                 if self.receive(side, &mut count)? > 0 {
                     last = Instant::now();
                 }
-                self.guests[side].tx.reclaim_all()?;
+            }
+            let quiet = taken && last.elapsed() >= quiet;
+            if quiet || begin.elapsed() > Duration::from_secs(2) {
+                self.receivers = Default::default();
+                return Ok(count.received);
             }
         }
-        self.receivers = Default::default();
-        Ok(count.received)
     }
 
     /// Gives the switch `frames` frames at once, waits for all of them, and returns how long that took.

@@ -20,6 +20,8 @@ const START: f64 = 0.25;
 const SHORTEST: f64 = 0.1;
 /// Share of its time in which a worker that is the limit has frames.
 const BUSY: f64 = 0.9;
+/// Share of time without a processor from which on that is the limit.
+const WAITED: f64 = 0.1;
 
 /// What is to be measured, and how.
 #[derive(Clone, Debug)]
@@ -103,7 +105,7 @@ pub enum Limit {
     Switch,
     /// Workers had time left: whoever plays the guests could not do more.
     Guests,
-    /// Both had to share processors.
+    /// Both had to share processors, with each other or with somebody else.
     Processors,
 }
 
@@ -124,12 +126,7 @@ impl Plan {
         mut progress: impl FnMut(usize, usize, &str),
     ) -> Result<Report> {
         let lengths = self.lengths()?;
-        let allowed = allowed()?;
-        let placements = self
-            .rows
-            .iter()
-            .map(|row| Placement::new(&allowed, &self.cpus, row.workers, row.pairs));
-        let placements = placements.collect::<Result<Vec<_>>>()?;
+        let placements = self.placements()?;
         let folder = Folder::new()?;
         let steps = self.rounds * self.rows.len();
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.rows.len()];
@@ -173,6 +170,20 @@ impl Plan {
         Ok(report)
     }
 
+    /// Says what cannot be measured so.
+    pub fn check(&self) -> Result<()> {
+        self.lengths()?;
+        self.placements().map(drop)
+    }
+
+    /// Who runs where in each row.
+    fn placements(&self) -> Result<Vec<Placement>> {
+        let allowed = allowed()?;
+        let rows = self.rows.iter();
+        rows.map(|row| Placement::new(&allowed, &self.cpus, row.workers, row.pairs))
+            .collect()
+    }
+
     /// Divides the time.
     fn lengths(&self) -> Result<Lengths> {
         let (rounds, rows) = (self.rounds as f64, self.rows.len() as f64);
@@ -202,6 +213,7 @@ fn outcome(row: Row, placement: Placement, samples: &[Sample]) -> Outcome {
         counters.add(&sample.counters);
     }
     let worker_busy = of(&|sample| sample.worker_busy);
+    let waited = of(&|sample| sample.waited);
     Outcome {
         row,
         mpps: of(&|sample| sample.mpps),
@@ -215,9 +227,10 @@ fn outcome(row: Row, placement: Placement, samples: &[Sample]) -> Outcome {
         wakeups_per_1000_frames: of(&|s| s.counters.wakeups as f64 * 1e3 / received(s)),
         worker_busy,
         guests_busy: of(&|sample| sample.guests_busy),
-        waited: of(&|sample| sample.waited),
+        waited,
         limit: match placement.sharing {
             Sharing::Processors => Limit::Processors,
+            _ if waited.median >= WAITED => Limit::Processors,
             _ if worker_busy.median >= BUSY => Limit::Switch,
             _ => Limit::Guests,
         },
@@ -231,5 +244,79 @@ impl std::fmt::Display for Row {
         let ring = if self.packed { "packed" } else { "split" };
         let s = if self.workers == 1 { "" } else { "s" };
         write!(f, "{} B, {ring}, {} worker{s}", self.frame, self.workers)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Of two rows.
+    pub(in crate::switch) fn report(limit: Limit, sharing: Sharing, busy: f64) -> Report {
+        let of = |figure: f64| spread([figure].into_iter());
+        let row = |frame| Outcome {
+            row: Row {
+                frame,
+                packed: false,
+                workers: 1,
+                pairs: 1,
+            },
+            placement: Placement {
+                switch: vec![1],
+                guests: vec![0],
+                sharing,
+            },
+            mpps: of(10.0),
+            gbps: of(5.12),
+            latency_p50_us: of(2.0),
+            latency_p99_us: of(4.0),
+            latency_mpps: of(1.0),
+            cpu_seconds_per_million_frames: of(0.1),
+            cpu_seconds_per_gbit: of(0.2),
+            context_switches_per_1000_frames: of(0.0),
+            wakeups_per_1000_frames: of(0.0),
+            worker_busy: of(busy),
+            guests_busy: of(1.0),
+            waited: of(0.0),
+            limit,
+            counters: Counters::default(),
+        };
+        Report {
+            version: "0".into(),
+            machine: Machine::default(),
+            huge_pages: false,
+            rounds: 1,
+            window_seconds: 1.0,
+            rows: vec![row(64), row(1518)],
+            idle: Idle {
+                cpu_percent: of(0.01),
+                context_switches_per_second: of(0.0),
+            },
+            meaning: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn too_short_a_time_is_refused_with_the_least_that_would_do() {
+        let row = report(Limit::Switch, Sharing::Nothing, 1.0).rows[0].row;
+        let mut plan = Plan {
+            program: PathBuf::new(),
+            rows: vec![row; 8],
+            cpus: Vec::new(),
+            rounds: 5,
+            seconds: 2.0,
+        };
+        let error = plan.lengths().unwrap_err().to_string();
+        assert!(error.contains("give 15 or more"), "{error}");
+        plan.seconds = 15.0;
+        assert!(plan.lengths().is_ok());
+    }
+
+    #[test]
+    fn a_plot_has_a_bar_and_a_line_for_each_row() {
+        let report = report(Limit::Processors, Sharing::Processors, 1.0);
+        let svg = super::super::plot::svg(&report).unwrap();
+        assert_eq!(svg.matches("10.0   5.12 Gbit/s").count(), 2);
+        assert!(svg.starts_with("<svg") && svg.contains("Pale"), "{svg}");
     }
 }
