@@ -14,6 +14,7 @@ mod forward;
 mod generate;
 mod info;
 mod lease;
+mod live;
 mod log;
 mod net;
 mod port;
@@ -21,6 +22,7 @@ mod print;
 mod sandbox;
 mod stats;
 mod switch;
+mod top;
 mod usage;
 mod vm;
 
@@ -51,6 +53,7 @@ enum Verb {
     Forward(forward::Arguments),
     Vm(vm::Arguments),
     Stats(stats::Arguments),
+    Top(top::Arguments),
     Capture(capture::Arguments),
     Bench(bench::Arguments),
     Doctor(doctor::Arguments),
@@ -112,6 +115,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Forward(arguments)) => forward::run(arguments),
         Some(Verb::Vm(arguments)) => vm::run(arguments),
         Some(Verb::Stats(arguments)) => stats::run(arguments),
+        Some(Verb::Top(arguments)) => top::run(arguments),
         Some(Verb::Capture(arguments)) => capture::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
         Some(Verb::Doctor(arguments)) => doctor::run(arguments).map(drop),

@@ -10,12 +10,13 @@ mod machine;
 mod network;
 mod port;
 mod qemu;
+mod rate;
 mod sizes;
 mod stats;
 mod summary;
 mod table;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ pub(crate) use machine::{lease_of_machine, machine, machines, threads};
 pub(crate) use network::{applied, network, network_created, networks};
 pub(crate) use port::{port, port_created, ports};
 pub(crate) use qemu::{qemu_options, shell_line};
+pub(crate) use rate::rate;
 pub(crate) use sizes::sizes;
 pub(crate) use stats::{learned, stats};
 
@@ -67,6 +69,12 @@ pub(crate) fn out(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }
+}
+
+/// Whether standard output may have colours: it is a terminal, and nobody asked for none (no-color.org).
+pub(crate) fn colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !refused
 }
 
 /// Names and values, one line each.
