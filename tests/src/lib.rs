@@ -13,6 +13,7 @@ pub mod audit;
 pub mod crossing;
 pub mod daemon;
 pub mod dhcp;
+pub mod doctor;
 pub mod dump;
 mod endpoint;
 mod gate;

@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 pub mod link;
+pub mod netns;
 pub mod nft;
 pub mod packet;
 pub mod ready;

@@ -14,6 +14,7 @@ use crate::link::{LinkError, Netlink, refused};
 
 /// A link as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Surveyed {
     /// Its number.
     pub index: u32,
@@ -152,13 +153,14 @@ fn surveyed(message: &LinkMessage) -> Surveyed {
     let mut link = Surveyed {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
-        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         ..Surveyed::default()
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            // Of links that are down, too, which have no IFF_LOWER_UP.
+            LinkAttribute::Carrier(carrier) => link.carrier = *carrier != 0,
             LinkAttribute::Controller(index) => link.master = Some(*index).filter(|it| *it != 0),
             LinkAttribute::Link(index) => link.lower = Some(*index).filter(|it| *it != 0),
             LinkAttribute::Address(bytes) if bytes.len() == 6 => {

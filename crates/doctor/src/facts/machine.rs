@@ -32,8 +32,8 @@ pub struct Machine {
     pub threads: Vec<Thread>,
     /// Sockets of the file system that its command names.
     pub sockets: Vec<Socket>,
-    /// It lives in another network namespace than [`super::Facts::links`] were seen in.
-    pub elsewhere: bool,
+    /// The network namespace it lives in: [`super::Network::id`].
+    pub namespace: Option<u64>,
     /// What it, or whoever started it, wrote: the last lines.
     pub messages: Vec<String>,
 }

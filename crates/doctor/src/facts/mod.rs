@@ -5,14 +5,15 @@
 
 mod host;
 mod machine;
+mod network;
 
 use std::{io, path::Path};
 
-use ringway_host::survey::Surveyed;
 use serde::{Deserialize, Serialize};
 
 pub use host::{Device, Host};
 pub use machine::{Descriptor, Machine, Origin, Socket, Thread};
+pub use network::{Holder, Network};
 
 /// Everything that was seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,8 +23,10 @@ pub struct Facts {
     pub version: String,
     /// The host.
     pub host: Host,
-    /// Links of the network namespace in which it looked.
-    pub links: Vec<Surveyed>,
+    /// Network namespaces: that of who looked first, then those in which machines live.
+    pub networks: Vec<Network>,
+    /// Who has taps open.
+    pub holders: Vec<Holder>,
     /// Virtual machines that run, and commands that shall start one.
     pub machines: Vec<Machine>,
     /// What could not be seen, and why: one clause each.
@@ -50,13 +53,10 @@ impl Facts {
         serde_json::from_str(&text).map_err(|error| FactsError::Content(name(), error))
     }
 
-    /// The link of that name.
-    pub fn link(&self, name: &str) -> Option<&Surveyed> {
-        self.links.iter().find(|link| link.name == name)
-    }
-
-    /// The link of that number.
-    pub fn link_by_index(&self, index: u32) -> Option<&Surveyed> {
-        self.links.iter().find(|link| link.index == index)
+    /// The network namespace in which a machine lives, if it was seen.
+    pub fn network(&self, machine: &Machine) -> Option<&Network> {
+        self.networks
+            .iter()
+            .find(|network| network.id.is_some() && network.id == machine.namespace)
     }
 }

@@ -3,6 +3,7 @@
 //! A chapter is a file. A fault that is in the table is in docs/TROUBLESHOOTING.md, and the other way round.
 
 mod path;
+mod scene;
 mod tap;
 
 use crate::Facts;

@@ -1,8 +1,12 @@
 //! The way of a frame through the host: up, joined, and passed on.
 
-use super::{Chapter, Fault, Sign};
-use crate::{command::Command, facts::Machine};
 use ringway_host::survey::Kind;
+
+use super::{Chapter, Fault, scene::seats};
+use crate::{
+    command::Command,
+    facts::{Machine, Network},
+};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     title: "The way through the host",
@@ -14,57 +18,68 @@ const LOOSE: Fault = Fault {
     seen: &["The guest's link is up, and nothing comes through."],
     cause: "The tap is down, or belongs to no bridge and has no address: frames of the guest end there.",
     why: "the guest reaches nobody",
-    cure: &["ip link set TAP up", "ip link set TAP master BRIDGE"],
+    cure: &["ip link set TAP master BRIDGE", "ip link set TAP up"],
     judge: |facts| {
-        let names = facts.machines.iter().flat_map(|machine| {
-            taps_of(machine)
-                .into_iter()
-                .map(|name| (machine, name))
-                .collect::<Vec<_>>()
+        let signs = seats(facts).into_iter().filter_map(|seat| {
+            let link = seat.link;
+            if !matches!(link.kind, Kind::Tap(_)) || has_script(seat.machine, &link.name) {
+                return None;
+            }
+            let name = &link.name;
+            let addressed = link.addresses.iter().any(|it| !is_own(it));
+            let mut cure = Vec::new();
+            let mut wrong = Vec::new();
+            if !link.up {
+                wrong.push("is down");
+            }
+            if link.master.is_none() && !addressed {
+                wrong.push("belongs to no bridge and has no address");
+                cure.extend(join(seat.network, name));
+            }
+            if !link.up {
+                cure.push(format!("ip link set {name} up"));
+            }
+            let what = format!("{name} {}", wrong.join(", and "));
+            (!wrong.is_empty()).then(|| seat.sign(what, cure))
         });
-        names
-            .filter_map(|(machine, name)| {
-                let link = facts.link(&name).filter(|_| !machine.elsewhere)?;
-                let loose = link.master.is_none() && link.addresses.is_empty();
-                let mut cure = Vec::new();
-                let mut wrong = Vec::new();
-                if !link.up {
-                    wrong.push("is down");
-                    cure.push(format!("ip link set {name} up"));
-                }
-                if loose {
-                    wrong.push("belongs to no bridge and has no address");
-                    let mut bridges = facts
-                        .links
-                        .iter()
-                        .filter(|it| matches!(it.kind, Kind::Bridge(_)));
-                    let bridge = match (bridges.next(), bridges.next()) {
-                        (Some(bridge), None) => bridge.name.as_str(),
-                        _ => "BRIDGE",
-                    };
-                    let doubt = if bridge == "BRIDGE" { "# " } else { "" };
-                    cure.push(format!("{doubt}ip link set {name} master {bridge}"));
-                }
-                (!wrong.is_empty()).then(|| Sign {
-                    machine: Some(machine.name.clone()),
-                    subject: format!("tap {name}"),
-                    what: format!("{name} {}", wrong.join(" and ")),
-                    cure,
-                })
-            })
-            .collect()
+        signs.collect()
     },
 };
 
-/// Taps that a machine has or wants.
-fn taps_of(machine: &Machine) -> Vec<String> {
-    let nics = Command::parse(&machine.command).nics();
-    let mut names: Vec<String> = nics
+/// The command that puts a tap into the bridge it most likely belongs to.
+pub(super) fn join(network: &Network, tap: &str) -> Vec<String> {
+    if let Some(bridge) = network.only_bridge() {
+        return vec![format!("ip link set {tap} master {}", bridge.name)];
+    }
+    let is_bridge = |kind: &Kind| matches!(kind, Kind::Bridge(_));
+    let bridges: Vec<&str> = network
+        .links
         .iter()
-        .filter_map(|nic| nic.tap().map(str::to_owned))
+        .filter(|link| is_bridge(&link.kind))
+        .map(|link| link.name.as_str())
         .collect();
-    names.extend(machine.descriptors.iter().filter_map(|it| it.tap.clone()));
-    names.sort();
-    names.dedup();
-    names
+    vec![match bridges.is_empty() {
+        true => format!(
+            "# make a bridge and put it there: ip link add BRIDGE type bridge; ip link set BRIDGE up; ip link set {tap} master BRIDGE"
+        ),
+        false => format!(
+            "# put it into its bridge, one of {}: ip link set {tap} master BRIDGE",
+            bridges.join(", ")
+        ),
+    }]
+}
+
+/// Addresses that a link gives itself.
+pub(super) fn is_own(address: &ipnet::IpNet) -> bool {
+    match address {
+        ipnet::IpNet::V6(it) => it.addr().is_unicast_link_local(),
+        ipnet::IpNet::V4(_) => false,
+    }
+}
+
+/// Whether a machine that does not run yet has a script that will see to its tap.
+fn has_script(machine: &Machine, tap: &str) -> bool {
+    let nics = Command::parse(&machine.command).nics();
+    let nic = nics.iter().find(|nic| nic.tap() == Some(tap));
+    machine.pid.is_none() && nic.is_some_and(|nic| nic.netdev.get("script") != Some("no"))
 }

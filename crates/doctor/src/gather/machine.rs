@@ -8,6 +8,7 @@ use std::{
 
 use rustix::process;
 
+use super::network::{namespace, tap};
 use crate::{
     Facts,
     command::Command,
@@ -45,7 +46,6 @@ pub(super) fn of_process(pid: i32) -> Option<Machine> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
     let limits = fs::read_to_string(proc.join("limits")).unwrap_or_default();
-    let namespace = |of: &Path| fs::read_link(of.join("ns/net")).ok();
     Some(Machine {
         name: named(&command).unwrap_or_else(|| pid.to_string()),
         origin: Origin::Hand,
@@ -56,7 +56,7 @@ pub(super) fn of_process(pid: i32) -> Option<Machine> {
         descriptors: descriptors(&proc),
         descriptor_limit: soft_limit(&limits),
         threads: threads(&proc),
-        elsewhere: namespace(&proc) != namespace(Path::new("/proc/self")),
+        namespace: namespace(pid),
         command,
         ..Machine::default()
     })
@@ -72,6 +72,7 @@ pub(super) fn of_command(words: &[String]) -> Machine {
         groups: numbers(&status, "Groups:"),
         net_admin: capable(&status),
         descriptor_limit: soft_limit(&limits),
+        namespace: namespace("self"),
         command: words.to_vec(),
         ..Machine::default()
     }
@@ -149,22 +150,11 @@ fn descriptors(proc: &Path) -> Vec<Descriptor> {
     let one = |entry: fs::DirEntry| {
         let number: i32 = entry.file_name().to_str()?.parse().ok()?;
         let target = fs::read_link(entry.path()).ok()?.display().to_string();
-        // Only queues of taps say which (drivers/net/tun.c, drivers/net/tap.c).
-        let info = match target.as_str() {
-            "/dev/net/tun" => fs::read_to_string(proc.join(format!("fdinfo/{number}"))).ok(),
-            _ => None,
-        };
-        let tap = info.and_then(|info| {
-            let name = info
-                .lines()
-                .find_map(|line| line.strip_prefix("iff:"))?
-                .trim();
-            (!name.is_empty()).then(|| name.to_owned())
-        });
+        let tap = (target == "/dev/net/tun").then(|| tap(proc, number));
         Some(Descriptor {
             number,
             target,
-            tap,
+            tap: tap.flatten(),
         })
     };
     let mut found: Vec<Descriptor> = entries.flatten().filter_map(one).collect();

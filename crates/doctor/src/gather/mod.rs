@@ -2,6 +2,7 @@
 
 mod host;
 mod machine;
+mod network;
 
 use std::path::PathBuf;
 
@@ -28,10 +29,6 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         ..Facts::default()
     };
     facts.host = host::host();
-    match ringway_host::survey::links() {
-        Ok(links) => facts.links = links,
-        Err(error) => facts.unseen.push(format!("links: {error}")),
-    }
     facts.machines = match which {
         Which::All => qemus()
             .into_iter()
@@ -41,5 +38,7 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         Which::Command(words) => vec![machine::of_command(words)],
     };
     machine::read_logs(&mut facts, logs);
+    network::networks(&mut facts);
+    facts.holders = network::holders();
     facts
 }

@@ -1,0 +1,237 @@
+//! `ringway doctor` and faults of taps, made for real in a namespace: QEMU fails, the fault and nothing else is found though its
+//! healthy twin is beside it, the printed cure is carried out as it stands, nothing is found any more, and QEMU starts.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+use ringway_tests::{
+    Lab, Need, Netns, Process,
+    doctor::{Doctor, command, name},
+};
+
+const NEEDS: [Need; 5] = [
+    Need::Guests,
+    Need::Namespaces,
+    Need::Root,
+    Need::Program("setpriv"),
+    Need::Program("ip"),
+];
+const LIMIT: Duration = Duration::from_secs(20);
+/// Root's user, and none of its right to set up networks.
+const NO_ADMIN: &str =
+    "setpriv --bounding-set -net_admin --inh-caps -net_admin --ambient-caps -net_admin";
+
+/// A NIC on a tap that is opened by name.
+fn nic(tap: &str, queues: u16) -> String {
+    let several = match queues {
+        1 => (String::new(), String::new()),
+        _ => (
+            format!(",queues={queues}"),
+            format!(",mq=on,vectors={}", 2 * queues + 2),
+        ),
+    };
+    format!(
+        "-netdev tap,id=n-{tap},ifname={tap},script=no,downscript=no{} -device virtio-net-pci,netdev=n-{tap},romfile={} ",
+        several.0, several.1
+    )
+}
+
+/// Makes a tap in a bridge.
+fn tap(place: &Netns, name: &str, bridge: &str, options: &str) -> Result<()> {
+    place.sh(&format!(
+        "ip tuntap add dev {name} mode tap {options} && ip link set {name} master {bridge} && ip link set {name} up"
+    ))?;
+    Ok(())
+}
+
+/// A namespace with a bridge.
+fn bridged() -> Result<(Netns, String)> {
+    let (place, bridge) = (Netns::new()?, name("br"));
+    place.sh(&format!(
+        "ip link add {bridge} type bridge && ip link set {bridge} up"
+    ))?;
+    Ok((place, bridge))
+}
+
+/// A QEMU that stays, with its process.
+fn stays(place: &Netns, flags: &str) -> Result<Process> {
+    let started = place.keep("qemu", &format!("exec {}", command(flags)))?;
+    // Its taps are open as soon as it listens; until then /proc says it is still a shell.
+    let end = std::time::Instant::now() + LIMIT;
+    loop {
+        let open = Command::new("sh")
+            .args([
+                "-c",
+                &format!("grep -sq iff: /proc/{}/fdinfo/*", started.id()),
+            ])
+            .status()?;
+        if open.success() {
+            return Ok(started);
+        }
+        ensure!(std::time::Instant::now() < end, "QEMU did not open its tap");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn taps_that_cannot_be_opened_are_told_apart() -> Result<()> {
+    let Some(_lab) = Lab::with("doctor-taps", &NEEDS)? else {
+        return Ok(());
+    };
+    let (place, bridge) = bridged()?;
+    let root = Doctor::new(&place)?;
+    let user = root.clone().after(NO_ADMIN);
+    const INVALID: &str = "Invalid argument";
+    const DENIED: &str = "Operation not permitted";
+
+    // Several queues of a tap of one, and the other way round.
+    for (made, wanted) in [("", 2), ("multi_queue", 1)] {
+        let (sick, well) = (name("t"), name("t"));
+        tap(&place, &sick, &bridge, made)?;
+        tap(
+            &place,
+            &well,
+            &bridge,
+            if wanted > 1 { "multi_queue" } else { "" },
+        )?;
+        let flags = nic(&sick, wanted) + &nic(&well, wanted);
+        root.revives(&flags, "tap-queues", &sick, INVALID)?;
+    }
+    // A tun in place of a tap.
+    let (sick, well) = (name("t"), name("t"));
+    place.sh(&format!("ip tuntap add dev {sick} mode tun"))?;
+    tap(&place, &well, &bridge, "")?;
+    root.revives(
+        &(nic(&sick, 1) + &nic(&well, 1)),
+        "not-a-tap",
+        &sick,
+        INVALID,
+    )?;
+    // A tap of somebody else, and one that nobody made.
+    let (sick, well) = (name("t"), name("t"));
+    tap(&place, &sick, &bridge, "user 4711")?;
+    tap(&place, &well, &bridge, "user 0")?;
+    user.revives(
+        &(nic(&sick, 1) + &nic(&well, 1)),
+        "tap-owner",
+        &sick,
+        DENIED,
+    )?;
+    let (sick, well) = (name("t"), name("t"));
+    tap(&place, &sick, &bridge, "group 4711")?;
+    tap(&place, &well, &bridge, "group 0")?;
+    // That group may open it, and that is so for all who have the right to set up networks.
+    root.is_silent(&format!(
+        "-- {}",
+        command(&(nic(&sick, 1) + &nic(&well, 1)))
+    ))?;
+    user.revives(&nic(&sick, 1), "tap-owner", &sick, DENIED)?;
+    let (sick, well) = (name("t"), name("t"));
+    tap(&place, &well, &bridge, "multi_queue user 0")?;
+    let flags = nic(&sick, 2) + &nic(&well, 2);
+    user.revives(&flags, "tap-missing", &sick, DENIED)?;
+    Ok(())
+}
+
+#[test]
+fn who_has_a_tap_open_is_named() -> Result<()> {
+    let Some(_lab) = Lab::with("doctor-busy", &NEEDS)? else {
+        return Ok(());
+    };
+    let (place, bridge) = bridged()?;
+    let doctor = Doctor::new(&place)?;
+    let (sick, well) = (name("t"), name("t"));
+    tap(&place, &sick, &bridge, "")?;
+    tap(&place, &well, &bridge, "")?;
+    let flags = nic(&sick, 1) + &nic(&well, 1);
+    let mut other = stays(&place, &nic(&sick, 1))?;
+    let said = doctor.starts(&flags)?.stderr;
+    ensure!(said.contains("Device or resource busy"), "{said}");
+    let line = format!("-- {}", command(&flags));
+    let found = doctor.finds(&line, "tap-busy", &sick)?;
+    ensure!(found.what.contains(&other.id().to_string()), "{found:?}");
+    doctor.cures(&found)?;
+    other.wait(LIMIT)?;
+    doctor.is_silent(&line)?;
+    ensure!(doctor.starts(&flags)?.status == 0);
+    Ok(())
+}
+
+#[test]
+fn taps_that_lead_nowhere_are_found_before_and_while_they_are_used() -> Result<()> {
+    let Some(lab) = Lab::with("doctor-loose", &NEEDS)? else {
+        return Ok(());
+    };
+    let (place, bridge) = bridged()?;
+    let doctor = Doctor::new(&place)?;
+    let well = name("t");
+    tap(&place, &well, &bridge, "")?;
+    // With an address it is a way of its own; no other thing is said of it.
+    let routed = name("t");
+    place.sh(&format!(
+        "ip tuntap add dev {routed} mode tap && ip address add 192.0.2.1/24 dev {routed} && ip link set {routed} up"
+    ))?;
+    let make = |spoil: &str| -> Result<String> {
+        let sick = name("t");
+        tap(&place, &sick, &bridge, "")?;
+        place.sh(&spoil.replace("TAP", &sick))?;
+        Ok(sick)
+    };
+    for spoil in [
+        "ip link set TAP down",
+        "ip link set TAP nomaster",
+        "ip link set TAP down && ip link set TAP nomaster",
+    ] {
+        let sick = make(spoil)?;
+        let flags = nic(&sick, 1) + &nic(&well, 1) + &nic(&routed, 1);
+        let found = doctor.mends(
+            &format!("-- {}", command(&flags)),
+            "tap-not-connected",
+            &sick,
+        )?;
+        ensure!(
+            found.cure.iter().all(|line| !line.starts_with('#')),
+            "{found:?}"
+        );
+
+        // The same of a machine that runs, told by its tap and from its namespace and from without.
+        let sick = make(spoil)?;
+        let machine = stays(&place, &nic(&sick, 1))?;
+        let twin = stays(&place, &nic(&well, 1))?;
+        doctor.is_silent(&format!("--pid {}", twin.id()))?;
+        doctor.mends(
+            &format!("--pid {}", machine.id()),
+            "tap-not-connected",
+            &sick,
+        )?;
+        let outside = Netns::new()?;
+        let doctor = Doctor::new(&outside)?;
+        place.sh(&spoil.replace("TAP", &sick))?;
+        doctor.is_silent(&format!("--pid {}", twin.id()))?;
+        let found = doctor.mends(
+            &format!("--pid {}", machine.id()),
+            "tap-not-connected",
+            &sick,
+        )?;
+        ensure!(found.cure[0].starts_with("nsenter"), "{found:?}");
+    }
+
+    // What was saved is judged elsewhere in the same way.
+    let sick = make("ip link set TAP down")?;
+    let file = lab.path("facts.json");
+    let line = command(&(nic(&sick, 1) + &nic(&well, 1)));
+    doctor.finds(
+        &format!("--save {} -- {line}", file.display()),
+        "tap-not-connected",
+        &sick,
+    )?;
+    doctor.mends(&format!("-- {line}"), "tap-not-connected", &sick)?;
+    let elsewhere = Netns::new()?;
+    let elsewhere = Doctor::new(&elsewhere)?;
+    elsewhere.finds(
+        &format!("--from {}", file.display()),
+        "tap-not-connected",
+        &sick,
+    )?;
+    Ok(())
+}
