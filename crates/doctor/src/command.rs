@@ -1,9 +1,11 @@
 //! QEMU's command line, read: which NIC hangs on what.
 
+mod edit;
 mod options;
 
 use std::path::{Path, PathBuf};
 
+pub use edit::{Edit, quoted};
 pub use options::Options;
 
 /// A command line of QEMU.

@@ -79,8 +79,10 @@ pub struct Thread {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Socket {
-    /// Where.
+    /// Where, as the command line has it.
     pub path: PathBuf,
+    /// The same from the root, without links to its folder.
+    pub resolved: PathBuf,
     /// There is a socket; `Some(false)` = there is something else; `None` = nothing.
     pub is_socket: Option<bool>,
     /// Its permission bits.
@@ -89,10 +91,26 @@ pub struct Socket {
     pub owner: u32,
     /// Its group.
     pub group: u32,
-    /// Somebody listens.
-    pub listening: bool,
-    /// The process that does, if that could be seen.
-    pub listener: Option<i32>,
-    /// Queue pairs of the port, where it is one of a switch that could be asked.
-    pub queue_pairs: Option<u16>,
+    /// Folders on the way to it that not everybody may pass.
+    pub folders: Vec<Folder>,
+    /// A program has it: it can be connected to.
+    pub alive: Option<bool>,
+    /// The processes that listen, if that could be seen.
+    pub listeners: Vec<i32>,
+    /// Somebody is connected.
+    pub connected: Option<bool>,
+}
+
+/// A folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Folder {
+    /// Where.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its user.
+    pub owner: u32,
+    /// Its group.
+    pub group: u32,
 }

@@ -6,14 +6,16 @@
 mod host;
 mod machine;
 mod network;
+mod switch;
 
 use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 pub use host::{Device, Host};
-pub use machine::{Descriptor, Machine, Origin, Socket, Thread};
+pub use machine::{Descriptor, Folder, Machine, Origin, Socket, Thread};
 pub use network::{Holder, Network};
+pub use switch::{Switch, SwitchPort};
 
 /// Everything that was seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub struct Facts {
     pub holders: Vec<Holder>,
     /// Virtual machines that run, and commands that shall start one.
     pub machines: Vec<Machine>,
+    /// Switches of ours that run.
+    pub switches: Vec<Switch>,
     /// What could not be seen, and why: one clause each.
     pub unseen: Vec<String>,
 }

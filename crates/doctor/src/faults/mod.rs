@@ -2,14 +2,26 @@
 //!
 //! A chapter is a file. A fault that is in the table is in docs/TROUBLESHOOTING.md, and the other way round.
 
+mod device;
 mod path;
+mod qemu;
+mod queues;
 mod scene;
+mod socket;
 mod tap;
+mod user;
 
 use crate::Facts;
 
 /// All faults, by chapter.
-pub const TABLE: &[Chapter] = &[tap::CHAPTER, path::CHAPTER];
+pub const TABLE: &[Chapter] = &[
+    tap::CHAPTER,
+    path::CHAPTER,
+    socket::CHAPTER,
+    device::CHAPTER,
+    queues::CHAPTER,
+    qemu::CHAPTER,
+];
 
 /// Faults of one kind of thing.
 #[derive(Debug)]

@@ -219,7 +219,7 @@ fn add(named: &Named<'_>, several: bool) -> String {
 }
 
 /// Commands that make a tap again, where it was and as it was but for what is wrong.
-fn remake(named: &Named<'_>, several: bool) -> Vec<String> {
+pub(super) fn remake(named: &Named<'_>, several: bool) -> Vec<String> {
     let name = &named.name;
     let mut commands = vec![format!("ip link delete {name}"), add(named, several)];
     let Some(link) = named.link() else {

@@ -9,6 +9,7 @@ use std::{
 use rustix::process;
 
 use super::network::{namespace, tap};
+use super::words;
 use crate::{
     Facts,
     command::Command,
@@ -20,13 +21,8 @@ const LINES: usize = 200;
 
 /// Processes that are QEMU.
 pub fn qemus() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let numbers = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut found: Vec<i32> = numbers.filter(|pid| is_qemu(&words(*pid))).collect();
+    let mut found = super::processes();
+    found.retain(|pid| is_qemu(&words(*pid)));
     found.sort_unstable();
     found
 }
@@ -51,7 +47,7 @@ pub(super) fn of_process(pid: i32) -> Option<Machine> {
         origin: Origin::Hand,
         pid: Some(pid),
         user: fs::metadata(&proc).map(|it| it.uid()).unwrap_or_default(),
-        groups: numbers(&status, "Groups:"),
+        groups: groups(&status),
         net_admin: capable(&status),
         descriptors: descriptors(&proc),
         descriptor_limit: soft_limit(&limits),
@@ -69,7 +65,7 @@ pub(super) fn of_command(words: &[String]) -> Machine {
         name: named(words).unwrap_or_else(|| "the command".into()),
         origin: Origin::Command,
         user: process::geteuid().as_raw(),
-        groups: numbers(&status, "Groups:"),
+        groups: groups(&status),
         net_admin: capable(&status),
         descriptor_limit: soft_limit(&limits),
         namespace: namespace("self"),
@@ -101,15 +97,6 @@ pub(super) fn read_logs(facts: &mut Facts, logs: &[PathBuf]) {
     }
 }
 
-fn words(pid: i32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    let mut words: Vec<String> = words.map(|it| it.into_owned()).collect();
-    // The last word ends with a zero, too.
-    words.pop();
-    words
-}
-
 fn is_qemu(words: &[String]) -> bool {
     let name = words.first().and_then(|word| Path::new(word).file_name());
     name.and_then(|name| name.to_str())
@@ -121,6 +108,18 @@ fn named(words: &[String]) -> Option<String> {
     let name = command.last("name")?;
     let name = name.get("guest").unwrap_or(name.kind());
     (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The effective group, and the others.
+fn groups(status: &str) -> Vec<u32> {
+    let mut groups: Vec<u32> = numbers(status, "Gid:")
+        .into_iter()
+        .skip(1)
+        .take(1)
+        .collect();
+    groups.extend(numbers(status, "Groups:"));
+    groups.dedup();
+    groups
 }
 
 fn numbers(status: &str, field: &str) -> Vec<u32> {

@@ -3,8 +3,11 @@
 mod host;
 mod machine;
 mod network;
+mod sockets;
+mod switches;
+mod version;
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use crate::Facts;
 
@@ -40,5 +43,30 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
     machine::read_logs(&mut facts, logs);
     network::networks(&mut facts);
     facts.holders = network::holders();
+    if !facts.machines.is_empty() {
+        let table = sockets::Table::read();
+        for machine in &mut facts.machines {
+            machine.sockets = table.of_machine(machine);
+            machine.version = version::of(machine);
+        }
+        facts.switches = switches::switches(&mut facts.unseen);
+    }
     facts
+}
+
+/// All processes.
+fn processes() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.collect()
+}
+
+/// The words of a process's command line.
+fn words(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let mut words: Vec<String> = words.map(|it| it.into_owned()).collect();
+    // The last word ends with a zero, too.
+    words.pop();
+    words
 }
