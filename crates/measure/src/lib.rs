@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod machine;
+pub mod paths;
 pub mod processors;
 pub mod statistics;
 pub mod switch;

@@ -1,6 +1,11 @@
 //! `ringway bench`: what this machine carries.
 
+mod agent;
+mod guest;
+mod isolate;
+mod paths;
 mod switch;
+mod wiring;
 
 use clap::{Args, Subcommand};
 
@@ -15,11 +20,15 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    Paths(paths::Arguments),
     Switch(switch::Arguments),
+    Agent(agent::Arguments),
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
+        Verb::Paths(arguments) => paths::run(arguments),
         Verb::Switch(arguments) => switch::run(arguments),
+        Verb::Agent(arguments) => agent::run(&arguments),
     }
 }
