@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use ringway_measure::paths::{Bench, Folder, Kind, Load, Machine, Plan, Progress, Wiring};
+use ringway_measure::paths::{Bench, Folder, Kind, Load, Machine, Plan, Progress, Report, Wiring};
 use ringway_vmm::{CpuList, Qemu, accel};
 use rustix::thread::sched_getaffinity;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let report = bench.run(&plan);
     bar.finish_and_clear();
     let report = report?;
-    print::answer(arguments.json, &report, |report| format!("{report:#?}\n"))
+    print::answer(arguments.json, &report, Report::text)
 }
 
 fn bar() -> ProgressBar {

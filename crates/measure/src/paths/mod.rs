@@ -17,6 +17,7 @@ mod protocol;
 mod report;
 mod run;
 mod switch;
+mod table;
 
 pub use folder::Folder;
 pub use guest::Image;

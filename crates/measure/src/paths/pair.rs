@@ -205,6 +205,7 @@ fn sample(sent: [Counters; 2], received: [Counters; 2], used: Used) -> Result<Sa
         seconds: since(received, |it| it.nanoseconds) as f64 / 1e9,
         bytes: since(received, |it| it.bytes),
         frames: frames(sent) + frames(received),
+        arrived: frames(received),
         sent: since(sent, |it| it.sent),
         datagrams: since(received, |it| it.datagrams),
         exchanges: sent[1].exchanges,
