@@ -59,7 +59,6 @@ enum Verb {
     Doctor(doctor::Arguments),
     Switch(switch::Arguments),
     Dump(dump::Arguments),
-    Bench(bench::Arguments),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -122,7 +121,6 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Doctor(arguments)) => doctor::run(arguments).map(drop),
         Some(Verb::Switch(arguments)) => switch::run(arguments),
         Some(Verb::Dump(arguments)) => dump::run(arguments),
-        Some(Verb::Bench(arguments)) => bench::run(arguments),
         Some(Verb::Completions(arguments)) => generate::completions(&arguments, Cli::command()),
         Some(Verb::Man(arguments)) => generate::man(&arguments, Cli::command()),
     }

@@ -7,10 +7,10 @@ use crate::statistics::Spread;
 
 /// What the columns mean; below a terminal's tables.
 const LEGEND: &str = "\
-±: the round furthest from the median. to tap: against virtio over a plain tap in
-the same round. s/Gbit, s/Mframe: seconds of the host's processors per Gbit and per
-million frames, behind the stroke without the guests' virtual processors. A frame
-may be a segment of up to 64 KiB. switches, wake-ups: per 1,000 frames.
+±: the round furthest from the median. to tap: against virtio on a plain tap in
+the same round. s/Gbit, s/Mframe: seconds of the host's processors per Gbit and
+per million frames, behind the stroke without the guests' virtual processors.
+A frame may be a segment of up to 64 KiB. switches, wake-ups: per 1,000 frames.
 ";
 
 impl Report {
@@ -24,7 +24,10 @@ impl Report {
             let rows = self.table(load, |of, digits| {
                 let (low, high) = (of.median - of.min, of.max - of.median);
                 let share = 100.0 * low.max(high) / of.median;
-                format!("{:.digits$} ±{share:.0} %", of.median)
+                match self.rounds {
+                    1 => format!("{:.digits$}", of.median),
+                    _ => format!("{:.digits$} ±{share:.0} %", of.median),
+                }
             });
             if rows.len() > 1 {
                 let _ = writeln!(text, "\n{}", load.title());
@@ -92,7 +95,10 @@ impl Report {
                 "guests: Linux {}, as many processors as queue pairs; Ringway {}",
                 machine.guest_kernel, machine.ringway
             ),
-            format!("{} rounds of {} s", self.rounds, self.seconds),
+            match self.rounds {
+                1 => format!("one round, {} s for each load", self.seconds),
+                rounds => format!("{rounds} rounds, {} s for each load", self.seconds),
+            },
         ];
         let mut places: Vec<&String> = self.places.values().collect();
         places.dedup();
