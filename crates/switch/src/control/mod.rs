@@ -344,11 +344,10 @@ impl Control {
         self.end_captures_at(number);
         self.publish();
         self.shared.table.forget_port(port.slot);
-        self.names
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .remove(&number);
-        drop(port);
+        let names = self.names.lock();
+        let mut names = names.unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Captures may still write what they recorded of ports that went lately.
+        names.retain(|of, _| self.ports.contains_key(of) || of + 64 > number);
     }
 
     /// The ports as they are now, by slot, and the slots of captures.
