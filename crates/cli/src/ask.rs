@@ -8,7 +8,7 @@ use ringway_api::v1::client::{self, Client};
 use crate::usage::socket_path;
 
 /// Which daemon is asked.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Daemon {
     /// The daemon's socket [default: $RINGWAY_SOCKET, $XDG_RUNTIME_DIR/ringway/api.sock or /run/ringway/api.sock]
     #[arg(long, value_name = "PATH", global = true, value_parser = socket_path)]

@@ -1,10 +1,11 @@
 //! `ringway capture`: what crosses a port, in a file or a pipe, with what became of it.
 
-mod blocks;
+pub(crate) mod blocks;
 
 use std::{
     fs::File,
     io::{self, Write},
+    ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,7 +29,7 @@ use blocks::Blocks;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `--seconds` at most: a year.
-const LONGEST: u64 = 366 * 24 * 3600;
+pub(crate) const LONGEST: u64 = 366 * 24 * 3600;
 
 /// Capture what crosses a port, with what became of it
 ///
@@ -56,7 +57,7 @@ pub(crate) struct Arguments {
 }
 
 /// Why a capture ended.
-enum End {
+pub(crate) enum End {
     Asked,
     /// The port or the switch went.
     Gone,
@@ -77,58 +78,100 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             "{frames} frame{s} captured, {missed} missed: they came faster than they were written"
         );
     }
-    match end {
-        End::Asked => Ok(()),
-        End::Gone => Err(anyhow::anyhow!(
-            "the capture was cut off: port {port} was removed, or its switch or daemon ended"
-        )
-        .into()),
+    end.told("capture", &port)
+}
+
+impl End {
+    /// Whoever asked for no end is told.
+    pub(crate) fn told(self, what: &str, port: &str) -> Result<(), Failure> {
+        match self {
+            Self::Asked => Ok(()),
+            Self::Gone => Err(anyhow::anyhow!(
+                "the {what} was cut off: port {port} was removed, or its switch or daemon ended"
+            )
+            .into()),
+        }
     }
 }
 
 async fn capture(arguments: Arguments, blocks: &mut Blocks) -> Result<End, Failure> {
-    // Before the capture begins, so that it ends in order however soon somebody wants it to.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let port = arguments.port;
-    let (begin, mut source) = match arguments.control {
-        Some(path) => (Vec::new(), of_switch(&path, &port)?),
-        None => of_daemon(arguments.daemon, port.clone())?,
-    };
     let mut out = open(&arguments.pcap)?;
-    tracing::info!("capturing at {port}; Ctrl-C ends it");
-    let limit = arguments.seconds.map(Duration::from_secs);
-    let limit = Instant::now() + limit.unwrap_or(Duration::from_secs(LONGEST));
-    let mut part = vec![0; 256 << 10];
-    part[..begin.len()].copy_from_slice(&begin);
-    let mut len = begin.len();
-    loop {
-        let whole = blocks.take(&part[..len], arguments.count)?;
-        match out.write_all(&whole).and_then(|()| out.flush()) {
-            // Nobody reads on, as with `| head`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::Asked),
-            done => done.with_context(|| format!("writing {}", arguments.pcap.display()))?,
-        }
-        if arguments.count.is_some_and(|count| blocks.packets >= count) {
-            return Ok(End::Asked);
-        }
-        len = tokio::select! {
-            _ = interrupt.recv() => return Ok(End::Asked),
-            _ = terminate.recv() => return Ok(End::Asked),
-            () = sleep_until(limit) => return Ok(End::Asked),
-            read = source.read(&mut part) => match read {
-                Ok(0) => return Ok(End::Gone),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(End::Gone),
-                Err(error) => return Err(error.into()),
-            },
+    let source = Source {
+        port: arguments.port,
+        control: arguments.control,
+        daemon: arguments.daemon,
+    };
+    source
+        .read("capturing", arguments.seconds, |bytes| {
+            let whole = blocks.take(bytes, arguments.count)?;
+            match out.write_all(&whole).and_then(|()| out.flush()) {
+                // Nobody reads on, as with `| head`.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(ControlFlow::Break(()));
+                }
+                done => done.with_context(|| format!("writing {}", arguments.pcap.display()))?,
+            }
+            let count = arguments.count;
+            Ok(match count.is_some_and(|count| blocks.packets >= count) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })
+        .await
+}
+
+/// What a capture comes from.
+pub(crate) struct Source {
+    pub(crate) port: String,
+    /// The switch's control socket, in place of the daemon.
+    pub(crate) control: Option<PathBuf>,
+    pub(crate) daemon: Daemon,
+}
+
+impl Source {
+    /// Has `take` see all that comes until it breaks off, time is over, somebody interrupts, or no more can come.
+    pub(crate) async fn read(
+        self,
+        doing: &str,
+        seconds: Option<u64>,
+        mut take: impl FnMut(&[u8]) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<End, Failure> {
+        // Before the capture begins, so that it ends in order however soon somebody wants it to.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let port = self.port;
+        let (begin, mut source) = match self.control {
+            Some(path) => (Vec::new(), of_switch(&path, &port)?),
+            None => of_daemon(self.daemon, port.clone())?,
         };
+        tracing::info!("{doing} at {port}; Ctrl-C ends it");
+        let limit = seconds.map(Duration::from_secs);
+        let limit = Instant::now() + limit.unwrap_or(Duration::from_secs(LONGEST));
+        let mut part = vec![0; 256 << 10];
+        part[..begin.len()].copy_from_slice(&begin);
+        let mut len = begin.len();
+        loop {
+            if take(&part[..len])?.is_break() {
+                return Ok(End::Asked);
+            }
+            len = tokio::select! {
+                _ = interrupt.recv() => return Ok(End::Asked),
+                _ = terminate.recv() => return Ok(End::Asked),
+                () = sleep_until(limit) => return Ok(End::Asked),
+                read = source.read(&mut part) => match read {
+                    Ok(0) => return Ok(End::Gone),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(End::Gone),
+                    Err(error) => return Err(error.into()),
+                },
+            };
+        }
     }
 }
 
-type Source = Box<dyn AsyncRead + Unpin>;
+type Pipe = Box<dyn AsyncRead + Unpin>;
 
-fn of_switch(path: &Path, port: &str) -> Result<Source, Failure> {
+fn of_switch(path: &Path, port: &str) -> Result<Pipe, Failure> {
     let mut switch = control::Client::connect(path, PATIENCE)?;
     let (reader, writer) = io::pipe()?;
     switch.capture(port, writer.into())?;
@@ -138,7 +181,7 @@ fn of_switch(path: &Path, port: &str) -> Result<Source, Failure> {
 }
 
 /// What came already, and whence more comes.
-fn of_daemon(daemon: Daemon, port: String) -> Result<(Vec<u8>, Source), Failure> {
+fn of_daemon(daemon: Daemon, port: String) -> Result<(Vec<u8>, Pipe), Failure> {
     let stream = daemon.client().capture(&CaptureRequest { port })?;
     stream.rest.set_nonblocking(true)?;
     Ok((stream.begin, Box::new(UnixStream::from_std(stream.rest)?)))

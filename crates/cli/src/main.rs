@@ -23,6 +23,7 @@ mod sandbox;
 mod stats;
 mod switch;
 mod top;
+mod trace;
 mod usage;
 mod vm;
 
@@ -55,6 +56,7 @@ enum Verb {
     Stats(stats::Arguments),
     Top(top::Arguments),
     Capture(capture::Arguments),
+    Trace(trace::Arguments),
     Bench(bench::Arguments),
     Doctor(doctor::Arguments),
     Switch(switch::Arguments),
@@ -117,6 +119,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Stats(arguments)) => stats::run(arguments),
         Some(Verb::Top(arguments)) => top::run(arguments),
         Some(Verb::Capture(arguments)) => capture::run(arguments),
+        Some(Verb::Trace(arguments)) => trace::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),
         Some(Verb::Doctor(arguments)) => doctor::run(arguments).map(drop),
         Some(Verb::Switch(arguments)) => switch::run(arguments),

@@ -58,7 +58,7 @@ pub struct Record {
 pub struct Note {
     /// `None` = nothing is known but the frame.
     pub direction: Option<Direction>,
-    /// The other port: whereto an inbound frame went, whence an outbound one came. 0 = none, or several.
+    /// The other port: whereto an inbound frame went, or was to go and was dropped; whence an outbound one came. 0 = none.
     pub peer: u32,
     /// It was for everybody.
     pub flooded: bool,

@@ -108,7 +108,10 @@ impl<W: Write> Writer<W> {
             (Direction::Outbound, ..) => {
                 format!("from {}, dropped: {reason}", self.name(note.peer))
             }
-            (Direction::Inbound, 0, _) => format!("dropped: {reason}"),
+            (Direction::Inbound, 0, _) if note.peer == 0 => format!("dropped: {reason}"),
+            (Direction::Inbound, 0, _) if !note.flooded => {
+                format!("to {}, dropped: {reason}", self.name(note.peer))
+            }
             (Direction::Inbound, _, 0) if !note.flooded => format!("to {}", self.name(note.peer)),
             (Direction::Inbound, 1, 0) => "flooded to 1 port".into(),
             (Direction::Inbound, n, 0) => format!("flooded to {n} ports"),

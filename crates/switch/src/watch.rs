@@ -100,6 +100,9 @@ impl Watch {
             } else {
                 note.dropped = note.dropped.saturating_add(1);
                 note.reason = note.reason.or(reason);
+                if note.delivered == 0 {
+                    note.peer = to.number;
+                }
             }
         }
     }

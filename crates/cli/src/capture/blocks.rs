@@ -12,18 +12,18 @@ const LONGEST: usize = 1 << 20;
 
 /// What came of a stream so far.
 #[derive(Debug, Default)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     /// A block of which more has to come.
     rest: Vec<u8>,
     /// Frames so far.
-    pub(super) packets: u64,
+    pub(crate) packets: u64,
     /// Frames that found no room on their way here.
-    pub(super) missed: u64,
+    pub(crate) missed: u64,
 }
 
 impl Blocks {
     /// The blocks that are whole with `bytes`, up to the one with the last frame that is wanted.
-    pub(super) fn take(&mut self, bytes: &[u8], count: Option<u64>) -> Result<Vec<u8>> {
+    pub(crate) fn take(&mut self, bytes: &[u8], count: Option<u64>) -> Result<Vec<u8>> {
         self.rest.extend_from_slice(bytes);
         let mut end = 0;
         while count.is_none_or(|count| self.packets < count) {

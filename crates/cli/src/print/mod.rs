@@ -15,6 +15,7 @@ mod sizes;
 mod stats;
 mod summary;
 mod table;
+mod trace;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -33,6 +34,7 @@ pub(crate) use qemu::{qemu_options, shell_line};
 pub(crate) use rate::rate;
 pub(crate) use sizes::sizes;
 pub(crate) use stats::{learned, stats};
+pub(crate) use trace::{traced, traced_json};
 
 /// One sentence on standard error; there is nobody left to tell if that fails.
 pub(crate) fn error(sentence: &str) {

@@ -167,7 +167,12 @@ fn a_packet_says_whither_it_went_and_what_became_of_it() {
     let told = [
         (note(Inbound, 5, [1, 0]), "to lan/db"),
         (note(Inbound, 0, [0, 1]), "dropped: no_buffers"),
+        (note(Inbound, 5, [0, 1]), "to lan/db, dropped: no_buffers"),
         (note(Inbound, 0, [3, 0]), "flooded to 3 ports"),
+        (
+            note(Inbound, 5, [0, 2]),
+            "flooded to 0 of 2 ports, dropped: no_buffers",
+        ),
         (
             note(Inbound, 0, [2, 1]),
             "flooded to 2 of 3 ports, dropped: no_buffers",
