@@ -20,6 +20,7 @@ mod net;
 mod port;
 mod print;
 mod sandbox;
+mod show;
 mod stats;
 mod switch;
 mod top;
@@ -55,6 +56,7 @@ enum Verb {
     Vm(vm::Arguments),
     Stats(stats::Arguments),
     Top(top::Arguments),
+    Show(show::Arguments),
     Capture(capture::Arguments),
     Trace(trace::Arguments),
     Bench(bench::Arguments),
@@ -118,6 +120,7 @@ fn perform(verb: Option<Verb>) -> Result<(), Failure> {
         Some(Verb::Vm(arguments)) => vm::run(arguments),
         Some(Verb::Stats(arguments)) => stats::run(arguments),
         Some(Verb::Top(arguments)) => top::run(arguments),
+        Some(Verb::Show(arguments)) => show::run(arguments),
         Some(Verb::Capture(arguments)) => capture::run(arguments),
         Some(Verb::Trace(arguments)) => trace::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(arguments),

@@ -4,7 +4,7 @@
 //! arithmetic on two samples and nothing else.
 
 mod links;
-pub(crate) mod rates;
+mod rates;
 mod source;
 mod threads;
 
@@ -13,8 +13,16 @@ use std::time::Duration;
 use ringway_api::stats::PortStatistics;
 use serde::Serialize;
 
-pub(crate) use rates::{Flow, PortRates, Rates, ThreadRates};
-pub(crate) use source::{Source, Whom};
+pub(crate) use rates::{Flow, PortRates, QueueRates, Rates, ThreadRates};
+pub(crate) use source::{Source, Whom, machines};
+
+/// Seconds between two looks, with a fraction if wanted.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|s| (0.1..=3600.0).contains(s));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "give seconds from 0.1 to 3600".into())
+}
 
 /// Everything that was counted, at one moment.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +40,9 @@ pub(crate) struct Sample {
     pub(crate) ports: Vec<PortStatistics>,
     /// Ports of the daemon that the kernel carries.
     pub(crate) taps: Vec<PortStatistics>,
+    /// Every interface of the host, where they are wanted; rx is what the host received. Those in other network namespaces are named
+    /// `NAMESPACE/INTERFACE`.
+    pub(crate) links: Vec<PortStatistics>,
     pub(crate) threads: Vec<Thread>,
     /// Why something is missing, in a sentence.
     pub(crate) trouble: Option<String>,

@@ -21,6 +21,9 @@ pub(crate) struct Rates {
     pub(crate) delivered: Option<f64>,
     pub(crate) dropped: Option<f64>,
     pub(crate) ports: Vec<PortRates>,
+    /// Interfaces of the host; rx is what it received.
+    #[serde(skip)]
+    pub(crate) links: Vec<PortRates>,
     pub(crate) threads: Vec<ThreadRates>,
     /// Why something is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +105,7 @@ impl Rates {
             delivered: same.map(|b| per_second(b.delivered, now.delivered, seconds)),
             dropped: same.map(|b| per_second(b.dropped, now.dropped, seconds)),
             ports: all,
+            links: ports(before, |sample| &sample.links),
             threads: of_threads(before, now, seconds),
             trouble: now.trouble.clone(),
         }
@@ -112,6 +116,15 @@ impl PortRates {
     /// All its drops.
     pub(crate) fn dropped(&self) -> Option<f64> {
         self.rx.map(|_| self.drops.values().sum())
+    }
+
+    /// The same from the other side.
+    pub(crate) fn turned(self) -> Self {
+        Self {
+            rx: self.tx,
+            tx: self.rx,
+            ..self
+        }
     }
 
     /// Both directions, to sort by.

@@ -21,6 +21,7 @@ use super::{Sample, links, threads};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whom to ask for counters.
+#[derive(Debug, Clone)]
 pub(crate) enum Whom {
     /// The daemon, for its switch and the ports that the kernel carries.
     Daemon(Client),
@@ -34,6 +35,7 @@ pub(crate) struct Source {
     /// Where machines that run are written down.
     run: PathBuf,
     begin: Instant,
+    links: bool,
     switch: Option<(control::Client, Option<i32>)>,
 }
 
@@ -47,7 +49,16 @@ impl Source {
             whom,
             run,
             begin: Instant::now(),
+            links: false,
             switch: None,
+        }
+    }
+
+    /// Counters of all interfaces of the host as well.
+    pub(crate) fn with_links(self) -> Self {
+        Self {
+            links: true,
+            ..self
         }
     }
 
@@ -67,6 +78,12 @@ impl Source {
             Whom::Switch(path) => self.of_switch(&path.clone(), &mut sample),
         };
         sample.trouble = read.err();
+        let qemus = threads::qemus();
+        if self.links {
+            sample.links = links::all();
+            let elsewhere = links::elsewhere(qemus.iter().map(|(pid, _)| *pid));
+            sample.links.extend(elsewhere);
+        }
         // As close to the counters as can be: rates are by this clock.
         sample.at = self.begin.elapsed();
         let mut owners = BTreeMap::new();
@@ -75,7 +92,7 @@ impl Source {
             owners.insert(pid, "switch".to_owned());
         }
         let ours = machines(&self.run);
-        for (pid, name) in threads::qemus() {
+        for (pid, name) in qemus {
             let owner = ours.get(&pid).cloned().or(name);
             let owner = owner.unwrap_or_else(|| format!("qemu {pid}"));
             threads::of_qemu(pid, &owner, &mut sample.threads);
@@ -124,7 +141,9 @@ fn of_daemon(client: &Client, sample: &mut Sample) -> Result<(), String> {
     if let Some(statistics) = stats.switch {
         add(statistics, sample);
     }
-    sample.taps = ports.iter().filter_map(links::port).collect();
+    let links = links::all();
+    let taps = ports.iter().filter_map(|port| links::port(port, &links));
+    sample.taps = taps.collect();
     match runs {
         true => Ok(()),
         false => Err("the switch does not run; the daemon starts it again".into()),
@@ -139,7 +158,7 @@ fn add(statistics: Statistics, sample: &mut Sample) {
 }
 
 /// Names of our machines by QEMU's process.
-fn machines(run: &Path) -> BTreeMap<i32, String> {
+pub(crate) fn machines(run: &Path) -> BTreeMap<i32, String> {
     let folders = Folder::list(run).unwrap_or_default();
     let named = |folder: &Folder| Some((folder.record().ok()?.pid?, folder.name().to_string()));
     folders.iter().filter_map(named).collect()

@@ -79,6 +79,16 @@ pub(crate) fn colours() -> bool {
     io::stdout().is_terminal() && !refused
 }
 
+/// Whether the locale has more than plain letters.
+pub(crate) fn unicode() -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].map(|name| std::env::var(name).unwrap_or_default());
+    let locale = set.iter().find(|value| !value.is_empty());
+    locale.is_some_and(|locale| {
+        let locale = locale.to_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
 /// Names and values, one line each.
 fn fields(lines: &[(&str, String)]) -> String {
     let lines = lines

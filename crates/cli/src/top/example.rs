@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::live::{Flow, PortRates, Rates, Role, ThreadRates, rates::QueueRates};
+use crate::live::{Flow, PortRates, QueueRates, Rates, Role, ThreadRates};
 
 pub(super) fn rates() -> Rates {
     let flow = |frames, bits| Some(Flow { frames, bits });
@@ -43,6 +43,7 @@ pub(super) fn rates() -> Rates {
                 }],
             },
         ],
+        links: Vec::new(),
         threads: vec![
             thread("web", Role::Vcpu, "CPU 0/KVM", 34, Some(1), Some(45.0)),
             thread("switch", Role::Worker, "worker-1", 12, Some(3), Some(98.7)),

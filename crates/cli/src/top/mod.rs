@@ -21,7 +21,7 @@ use self::{grid::Order, screen::Surroundings, state::State};
 use crate::{
     Failure,
     ask::{Daemon, Form},
-    live::{Rates, Source, Whom},
+    live::{Rates, Source, Whom, interval},
     print,
     usage::socket_path,
 };
@@ -34,7 +34,7 @@ use crate::{
 pub(crate) struct Arguments {
     /// Seconds between two looks, 0.1 to 3600
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
-    pub(crate) interval: Duration,
+    interval: Duration,
     /// Print what happened in one interval, and end
     #[arg(long)]
     once: bool,
@@ -48,14 +48,6 @@ pub(crate) struct Arguments {
     daemon: Daemon,
     #[command(flatten)]
     form: Form,
-}
-
-/// Seconds, with a fraction if wanted.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|s| (0.1..=3600.0).contains(s));
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "give seconds from 0.1 to 3600".into())
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
