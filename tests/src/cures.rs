@@ -7,7 +7,7 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     Lab,
     process::{Process, command, first_readable},
+    qemu,
     switch::binary,
 };
 
@@ -88,6 +89,78 @@ pub fn random_name() -> Result<String> {
     std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
     let letters = bytes.map(|byte| char::from(b'a' + byte % 26));
     Ok(letters.into_iter().collect())
+}
+
+/// Shared memory of 64 MiB.
+pub const MEMORY: &str =
+    "-M q35,memory-backend=m -m 64 -object memory-backend-memfd,id=m,size=64M,share=on";
+/// The option of a socket with which QEMU connects again.
+pub const RECONNECT: &str = "reconnect-ms=1000";
+
+/// The three options of a vhost-user NIC, each with what more it has.
+pub fn nic(id: &str, path: &str, socket: &str, netdev: &str, device: &str) -> String {
+    format!(
+        "-chardev socket,id=c{id},path={path},{socket} -netdev vhost-user,id={id},chardev=c{id}{netdev} \
+         -device virtio-net-pci,netdev={id},romfile={device}"
+    )
+}
+
+/// A machine with a sick NIC and a sound one, each at a socket of its name.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    lab: &'a Lab,
+    /// Where it is played.
+    pub shell: Shell<'a>,
+    /// The name of the one, and of the machine.
+    pub sick: String,
+    /// The name of the other.
+    pub sound: String,
+}
+
+impl<'a> Scene<'a> {
+    /// With names by chance.
+    pub fn new(lab: &'a Lab) -> Result<Self> {
+        let (sick, sound) = (random_name()?, random_name()?);
+        Ok(Self {
+            lab,
+            shell: Shell::new(lab)?,
+            sick,
+            sound,
+        })
+    }
+
+    /// The path of that name, as text.
+    pub fn path(&self, name: &str) -> String {
+        self.lab.path(name).display().to_string()
+    }
+
+    /// A QEMU that has not begun to run its guest, with these options more, and the sound NIC.
+    pub fn line(&self, more: &str) -> String {
+        self.line_of("qemu-system-x86_64 -S", more)
+    }
+
+    /// The same of another program.
+    pub fn line_of(&self, program: &str, more: &str) -> String {
+        let (name, sound) = (&self.sick, &self.sound);
+        format!(
+            "{program} -name {name} -nodefaults -display none -accel tcg {} {} {more}",
+            self.shell.monitor(),
+            nic(sound, &self.path(sound), RECONNECT, "", "")
+        )
+    }
+
+    /// A QEMU whose guest boots, with these options more, and the sound NIC.
+    pub fn guest(&self, more: &str) -> Result<String> {
+        let [kernel, initramfs] = qemu::image("cloud")?;
+        // The guest powers down without somebody at its agent's port: nobody, who stays.
+        let guest = format!(
+            "-cpu max -no-reboot -kernel {} -initrd {} -append 'panic=-1 quiet mitigations=off tsc=reliable no_timer_check nokaslr' \
+             -device virtio-serial-pci -chardev null,id=agent -device virtserialport,chardev=agent,name=agent",
+            kernel.display(),
+            initramfs.display()
+        );
+        Ok(self.line_of("qemu-system-x86_64", &format!("{guest} {more}")))
+    }
 }
 
 /// A QEMU that was started by a line, or a switch.
@@ -177,7 +250,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Starts a switch of ours by its line.
+    /// Starts a switch of ours, or another back-end, by its line.
     pub fn switch(&self, line: &str) -> Result<Running> {
         let mut running = self.spawn("switch", line)?;
         let stdout = running.process.child().stdout.take().context("no pipe")?;
@@ -239,6 +312,28 @@ impl Running {
     /// What it said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.messages).unwrap_or_default()
+    }
+
+    /// Waits until it has said this.
+    pub fn await_said(&mut self, text: &str) -> Result<()> {
+        self.until(text, |running| Ok(running.said().contains(text)))
+    }
+
+    /// Waits until nothing is found in it any more.
+    pub fn await_silence(&mut self) -> Result<()> {
+        self.until("silence", |running| Ok(running.findings()?.is_empty()))
+    }
+
+    fn until(&mut self, what: &str, wanted: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        while !wanted(self)? {
+            // Nobody tells; an end would be told.
+            let ended = self.process.wait(Duration::from_millis(100)).is_ok();
+            ensure!(!ended, "it ended before {what}: {}", self.said());
+            let late = Instant::now() > end;
+            ensure!(!late, "no {what}: {}{:?}", self.said(), self.findings());
+        }
+        Ok(())
     }
 
     /// What is found in it as it runs.

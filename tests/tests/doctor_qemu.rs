@@ -6,55 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ringway_tests::{
     Lab, Need,
-    cures::{Outcome, Shell, before, findings, only, random_name},
+    cures::{MEMORY, Outcome, RECONNECT, Scene, before, findings, nic, only},
 };
-
-/// A machine with a sick NIC and a sound one, each at a port of one switch.
-struct Scene<'a> {
-    lab: &'a Lab,
-    shell: Shell<'a>,
-    sick: String,
-    sound: String,
-}
-
-impl<'a> Scene<'a> {
-    fn new(lab: &'a Lab) -> Result<Self> {
-        let (sick, sound) = (random_name()?, random_name()?);
-        Ok(Self {
-            lab,
-            shell: Shell::new(lab)?,
-            sick,
-            sound,
-        })
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.lab.path(name).display().to_string()
-    }
-
-    /// A QEMU that has not begun to run its guest, with these options more, and the sound NIC.
-    fn line(&self, more: &str) -> String {
-        let (name, sound) = (&self.sick, &self.sound);
-        format!(
-            "qemu-system-x86_64 -name {name} -S -nodefaults -display none -accel tcg {} {} {more}",
-            self.shell.monitor(),
-            nic(sound, &self.path(sound), "reconnect-ms=1000", "", "")
-        )
-    }
-}
-
-const MEMORY: &str =
-    "-M q35,memory-backend=m -m 64 -object memory-backend-memfd,id=m,size=64M,share=on";
-
-/// The three options of a vhost-user NIC.
-fn nic(id: &str, path: &str, socket: &str, netdev: &str, device: &str) -> String {
-    format!(
-        "-chardev socket,id=c{id},path={path},{socket} -netdev vhost-user,id={id},chardev=c{id}{netdev} \
-         -device virtio-net-pci,netdev={id},romfile={device}"
-    )
-}
-
-const RECONNECT: &str = "reconnect-ms=1000";
 
 #[test]
 fn more_queues_than_the_switch_has() -> Result<()> {

@@ -20,7 +20,7 @@ const MEMORY: Fault = Fault {
     seen: &[
         "Failed initializing vhost-user memory map, consider using -object memory-backend-file share=on",
         "vhost_set_mem_table failed: Invalid argument (22)",
-        "The link is up, and nothing comes through; QEMU said nothing when it started.",
+        "The link is up, and nothing comes through; where the switch takes memory piece by piece, QEMU says nothing at all.",
     ],
     cause: "A vhost-user switch maps the guest's memory, and private memory cannot be mapped. It shows only when the guest's driver starts.",
     why: "the guest reaches nobody over this NIC",
@@ -243,6 +243,9 @@ const SLOTS: Fault = Fault {
     cure: &["ringway switch --port vhost-user,path=SOCKET"],
     judge: |facts| {
         told(facts, &["memory slots"], |_, line, card| {
+            if is_ours(card) {
+                return None;
+            }
             let limit = number(line, "limit (")
                 .map(|it| format!(" of {it}"))
                 .unwrap_or_default();
@@ -264,6 +267,9 @@ const MIGRATION: Fault = Fault {
     cure: &["ringway switch --port vhost-user,path=SOCKET"],
     judge: |facts| {
         told(facts, &["Migration disabled", "LOG_SHMFD"], |_, _, card| {
+            if is_ours(card) {
+                return None;
+            }
             Some((
                 "the machine cannot be migrated: its switch does not log what it writes (LOG_SHMFD)".into(),
                 instead(card, "a switch that does, such as ours"),
@@ -340,22 +346,48 @@ fn told(
             continue;
         };
         let cards = of(facts, machine);
-        let broken = cards.iter().find(|card| !card.works());
-        if broken.is_none() && !cards.is_empty() {
+        let suspects = suspects(&cards);
+        if suspects.is_empty() && !cards.is_empty() {
             // It was, and is no more.
             continue;
         }
+        let broken = suspects.first().copied();
         let Some((what, cure)) = find(machine, line, broken) else {
             continue;
         };
         signs.push(Sign {
             machine: Some(machine.name.clone()),
-            subject: broken.map_or("vhost".into(), |card| format!("NIC {}", card.nic.id)),
+            subject: match broken {
+                None => "vhost-user".into(),
+                Some(_) => {
+                    let ids: Vec<&str> = suspects.iter().map(|it| it.nic.id.as_str()).collect();
+                    format!("NIC {}", ids.join(" or "))
+                }
+            },
             what,
             cure,
         });
     }
     signs
+}
+
+/// The NICs that a message may be about, which does not say: those whose switch says that they do not work, else those whose switch
+/// is not ours, else those of which nothing is known.
+fn suspects<'a, 'b>(cards: &'b [Card<'a>]) -> Vec<&'b Card<'a>> {
+    let rank = |card: &Card<'_>| match card.port {
+        Some(port) if port.connected.is_some() => 0,
+        None => 1,
+        Some(_) => 2,
+    };
+    let mut suspects: Vec<&Card<'_>> = cards.iter().filter(|card| !card.works()).collect();
+    let worst = suspects.iter().map(|card| rank(card)).min();
+    suspects.retain(|card| Some(rank(card)) == worst);
+    suspects
+}
+
+/// What a switch of another kind lacked is history where one of ours is.
+fn is_ours(card: Option<&Card<'_>>) -> bool {
+    card.is_some_and(|card| card.port.is_some())
 }
 
 /// Another switch at the same socket.

@@ -3,6 +3,7 @@
 //! A chapter is a file. A fault that is in the table is in docs/TROUBLESHOOTING.md, and the other way round.
 
 mod device;
+mod guest;
 mod path;
 mod qemu;
 mod queues;
@@ -20,6 +21,7 @@ pub const TABLE: &[Chapter] = &[
     socket::CHAPTER,
     device::CHAPTER,
     queues::CHAPTER,
+    guest::CHAPTER,
     qemu::CHAPTER,
 ];
 

@@ -55,10 +55,12 @@ pub(super) fn vhost_user(facts: &Facts) -> impl Iterator<Item = Card<'_>> {
 }
 
 impl Card<'_> {
-    /// The guest's frames cross: the switch says so.
+    /// The guest's frames cross: a switch of ours says so, or, where it cannot be asked, has the connection.
     pub(super) fn works(&self) -> bool {
-        self.port
-            .is_some_and(|port| port.connected == Some(true) && port.features.unwrap_or(0) != 0)
+        self.port.is_some_and(|port| match port.connected {
+            Some(connected) => connected && port.features.unwrap_or(0) != 0,
+            None => self.socket.is_some_and(|it| it.connected == Some(true)),
+        })
     }
 
     /// Where its socket is, for people.

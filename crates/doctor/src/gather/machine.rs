@@ -11,13 +11,9 @@ use rustix::process;
 use super::network::{namespace, tap};
 use super::words;
 use crate::{
-    Facts,
     command::Command,
     facts::{Descriptor, Machine, Origin, Thread},
 };
-
-/// Lines of a log that are looked at, the last ones.
-const LINES: usize = 200;
 
 /// Processes that are QEMU.
 pub fn qemus() -> Vec<i32> {
@@ -71,29 +67,6 @@ pub(super) fn of_command(words: &[String]) -> Machine {
         namespace: namespace("self"),
         command: words.to_vec(),
         ..Machine::default()
-    }
-}
-
-/// Puts the last lines of these files to the one machine there is, or to one of its own.
-pub(super) fn read_logs(facts: &mut Facts, logs: &[PathBuf]) {
-    for log in logs {
-        let text = match fs::read(log) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) => {
-                facts.unseen.push(format!("{}: {error}", log.display()));
-                continue;
-            }
-        };
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        let lines = lines[lines.len().saturating_sub(LINES)..].to_vec();
-        match facts.machines.as_mut_slice() {
-            [machine] => machine.messages.extend(lines),
-            _ => facts.machines.push(Machine {
-                name: log.display().to_string(),
-                messages: lines,
-                ..Machine::default()
-            }),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod host;
 mod machine;
+mod messages;
 mod network;
 mod sockets;
 mod switches;
@@ -40,7 +41,10 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         Which::Process(pid) => machine::of_process(*pid).into_iter().collect(),
         Which::Command(words) => vec![machine::of_command(words)],
     };
-    machine::read_logs(&mut facts, logs);
+    for machine in &mut facts.machines {
+        messages::own(machine, &mut facts.unseen);
+    }
+    messages::given(&mut facts, logs);
     network::networks(&mut facts);
     facts.holders = network::holders();
     if !facts.machines.is_empty() {
