@@ -37,6 +37,8 @@ pub(crate) struct Source {
     begin: Instant,
     links: bool,
     switch: Option<(control::Client, Option<i32>)>,
+    /// The process of the daemon's switch when it was last asked for.
+    process: Option<i32>,
 }
 
 impl Source {
@@ -51,6 +53,7 @@ impl Source {
             begin: Instant::now(),
             links: false,
             switch: None,
+            process: None,
         }
     }
 
@@ -74,18 +77,18 @@ impl Source {
     pub(crate) fn sample(&mut self) -> Sample {
         let mut sample = Sample::default();
         let read = match &self.whom {
-            Whom::Daemon(client) => of_daemon(&client.clone(), &mut sample),
+            Whom::Daemon(client) => self.of_daemon(&client.clone(), &mut sample),
             Whom::Switch(path) => self.of_switch(&path.clone(), &mut sample),
         };
         sample.trouble = read.err();
+        // As close to the counters as can be: rates are by this clock.
+        sample.at = self.begin.elapsed();
         let qemus = threads::qemus();
         if self.links {
             sample.links = links::all();
             let elsewhere = links::elsewhere(qemus.iter().map(|(pid, _)| *pid));
             sample.links.extend(elsewhere);
         }
-        // As close to the counters as can be: rates are by this clock.
-        sample.at = self.begin.elapsed();
         let mut owners = BTreeMap::new();
         if let Some(pid) = sample.switch {
             threads::of_switch(pid, &mut sample.threads);
@@ -100,6 +103,29 @@ impl Source {
         }
         threads::of_kernel(&owners, &mut sample.threads);
         sample
+    }
+
+    fn of_daemon(&mut self, client: &Client, sample: &mut Sample) -> Result<(), String> {
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        let stats = client.stats().map_err(|error| said(&error))?;
+        // For this the daemon looks at the whole host: it is asked again only when the process is gone.
+        if !self.process.is_some_and(threads::exists) {
+            let info = client.info().map_err(|error| said(&error))?;
+            self.process = info.switch_pid.and_then(|pid| pid.try_into().ok());
+        }
+        sample.switch = self.process;
+        let ports: Vec<PortInfo> = client.ports(None).map_err(|error| said(&error))?;
+        let runs = stats.switch.is_some();
+        if let Some(statistics) = stats.switch {
+            add(statistics, sample);
+        }
+        let links = links::all();
+        let taps = ports.iter().filter_map(|port| links::port(port, &links));
+        sample.taps = taps.collect();
+        match runs {
+            true => Ok(()),
+            false => Err("the switch does not run; the daemon starts it again".into()),
+        }
     }
 
     fn of_switch(&mut self, path: &Path, sample: &mut Sample) -> Result<(), String> {
@@ -129,25 +155,6 @@ fn connect(path: &Path) -> Result<(control::Client, Option<i32>), String> {
     let pid = pid.map(|peer| peer.pid.as_raw_nonzero().get());
     let client = control::Client::from_socket(socket.into(), PATIENCE);
     Ok((client.map_err(|error| said(&error))?, pid))
-}
-
-fn of_daemon(client: &Client, sample: &mut Sample) -> Result<(), String> {
-    let said = |error: &dyn std::fmt::Display| error.to_string();
-    let info = client.info().map_err(|error| said(&error))?;
-    sample.switch = info.switch_pid.and_then(|pid| pid.try_into().ok());
-    let ports: Vec<PortInfo> = client.ports(None).map_err(|error| said(&error))?;
-    let stats = client.stats().map_err(|error| said(&error))?;
-    let runs = stats.switch.is_some();
-    if let Some(statistics) = stats.switch {
-        add(statistics, sample);
-    }
-    let links = links::all();
-    let taps = ports.iter().filter_map(|port| links::port(port, &links));
-    sample.taps = taps.collect();
-    match runs {
-        true => Ok(()),
-        false => Err("the switch does not run; the daemon starts it again".into()),
-    }
 }
 
 fn add(statistics: Statistics, sample: &mut Sample) {

@@ -26,6 +26,11 @@ fn guest_name(words: &[String]) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
+/// Whether there is such a process.
+pub(super) fn exists(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}/task")).exists()
+}
+
 /// Those of the switch.
 pub(super) fn of_switch(pid: i32, found: &mut Vec<Thread>) {
     for id in tasks(pid) {
