@@ -41,6 +41,7 @@ pub mod proxy;
 pub mod qemu;
 pub mod qmp;
 mod refusal;
+pub mod screen;
 pub mod stream;
 pub mod switch;
 pub mod testpmd;
