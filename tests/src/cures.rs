@@ -7,6 +7,7 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     Lab,
-    process::{Process, command, first_readable},
+    process::{Process, command, first_readable, output},
     qemu,
     switch::binary,
 };
@@ -37,7 +38,25 @@ pub struct Finding {
 /// Findings for these words after `doctor`.
 pub fn findings(words: &[&str]) -> Result<Vec<Finding>> {
     let mut command = Command::new(binary()?);
-    findings_of(command.arg("doctor").args(words))
+    let ignored = words_to_ignore()?;
+    findings_of(command.arg("doctor").args(ignored).args(words))
+}
+
+/// The words that leave out what is so on all of this machine: whether the processor is emulated.
+pub fn words_to_ignore() -> Result<Vec<String>> {
+    const OF_THE_HOST: [&str; 2] = ["kvm-unusable", "tcg-chosen"];
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if KNOWN.get().is_none() {
+        let table = output(Command::new(binary()?).args(["doctor", "--table"]))?;
+        KNOWN.get_or_init(|| table);
+    }
+    let table = KNOWN.get().map_or("", String::as_str);
+    let known = OF_THE_HOST
+        .iter()
+        .filter(|name| table.contains(&format!("### {name}\n")));
+    Ok(known
+        .flat_map(|name| ["--ignore".to_owned(), (*name).to_owned()])
+        .collect())
 }
 
 /// Findings of a command that has `doctor` in it, and gets `--json` put behind that.
@@ -89,6 +108,14 @@ pub fn random_name() -> Result<String> {
     std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
     let letters = bytes.map(|byte| char::from(b'a' + byte % 26));
     Ok(letters.into_iter().collect())
+}
+
+/// An Ethernet address that nobody has.
+pub fn random_mac() -> Result<String> {
+    let mut bytes = [0; 5];
+    std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
+    let bytes = bytes.map(|byte| format!("{byte:02x}"));
+    Ok(format!("02:{}", bytes.join(":")))
 }
 
 /// Shared memory of 64 MiB.

@@ -43,7 +43,7 @@ impl Lab {
     }
 
     /// The checkout may lie where only its owner can look.
-    pub(crate) fn reachable_binary(&self) -> Result<PathBuf> {
+    pub fn reachable_binary(&self) -> Result<PathBuf> {
         let copy = self.path("ringway");
         if !copy.exists() {
             fs::copy(binary()?, &copy)?;

@@ -6,7 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ringway_tests::{
     Lab, Need,
-    cures::{MEMORY, Outcome, RECONNECT, Scene, before, findings, nic, only},
+    cures::{
+        MEMORY, Outcome, RECONNECT, Scene, before, findings, findings_of, nic, only, random_mac,
+        words,
+    },
 };
 
 #[test]
@@ -256,5 +259,139 @@ fn memory_that_is_not_shared_in_all_its_forms() -> Result<()> {
         ensure!(before(&found.cure[0])?.is_empty(), "{memory}");
         running.into_iter().try_for_each(|it| it.end())?;
     }
+    Ok(())
+}
+
+#[test]
+fn an_address_that_the_switch_does_not_take() -> Result<()> {
+    let Some(lab) = Lab::with("doctor-mac", &[Need::Guests])? else {
+        return Ok(());
+    };
+    let scene = Scene::new(&lab)?;
+    let (sick, sound, shell) = (&scene.sick, &scene.sound, &scene.shell);
+    let (own, other) = (random_mac()?, random_mac()?);
+    let _switch = lab
+        .switch()
+        .port(&format!(
+            "vhost-user,path={},name={sick},mac={own}",
+            scene.path(sick)
+        ))
+        .vhost_user(sound, 1)
+        .start()?;
+    let card = nic(
+        sick,
+        &scene.path(sick),
+        RECONNECT,
+        "",
+        &format!(",mac={other}"),
+    );
+    let line = scene.line(&format!("{MEMORY} {card}"));
+    let running = shell.qemu(&line)?;
+    only(&running.findings()?, "wrong-mac")?;
+    running.end()?;
+    let found = before(&line)?;
+    let found = only(&found, "wrong-mac")?;
+    ensure!(found.subject == format!("NIC {sick}"), "{found:?}");
+    ensure!(
+        found.what.contains(&own) && found.what.contains(&other),
+        "{found:?}"
+    );
+    let running = shell.cure(&found.cure)?;
+    ensure!(running[0].findings()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_its_user_may_not_open() -> Result<()> {
+    let Some(lab) = Lab::with("doctor-denied", &[Need::Guests, Need::Root])? else {
+        return Ok(());
+    };
+    let scene = Scene::new(&lab)?;
+    let (sick, sound, shell) = (&scene.sick, &scene.sound, &scene.shell);
+    // Who is nobody, here and at the switch.
+    let user = "setpriv --reuid 65534 --regid 65534 --clear-groups ";
+    let folder = lab.path("shut");
+    std::fs::create_dir(&folder)?;
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    };
+    set(&lab.path(""), 0o755)?;
+    set(&folder, 0o700)?;
+    set(&lab.path("monitors"), 0o777)?;
+    let path = folder.join(sick).display().to_string();
+    let _switch = lab
+        .switch()
+        .port(&format!("vhost-user,path={path},name={sick},perm=0600"))
+        .port(&format!(
+            "vhost-user,path={},name={sound},perm=0666",
+            scene.path(sound)
+        ))
+        .start()?;
+    let card = nic(sick, &path, "server=off", "", "");
+    let line = scene.line(&format!("{MEMORY} {card}"));
+    let said = shell.refused(&format!("{user}{line}"))?;
+    ensure!(said.contains("Permission denied"), "{said}");
+    let program = lab.reachable_binary()?.display().to_string();
+    let ignored = words_to_ignore()?.join(" ");
+    let ask = |line: &str| -> Result<_> {
+        let all = words(&format!(
+            "{user}{program} doctor {ignored} --json -- {line}"
+        ))?;
+        findings_of(std::process::Command::new(&all[0]).args(&all[1..]))
+    };
+    let line = scene.line(&format!("{MEMORY} {}", nic(sick, &path, RECONNECT, "", "")));
+    // First the way to it is shut, then the socket itself.
+    for what in [folder.display().to_string(), path.clone()] {
+        let found = ask(&line)?;
+        let found = only(&found, "vhost-user-socket-denied")?;
+        ensure!(found.subject == format!("NIC {sick}"), "{found:?}");
+        ensure!(found.what.ends_with(&what), "{found:?}");
+        shell.cure(&found.cure)?;
+    }
+    ensure!(ask(&line)?.is_empty());
+    let running = shell.qemu(&format!("{user}{line}"))?;
+    ensure!(running.findings()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_qemu_that_would_crash() -> Result<()> {
+    let Some(lab) = Lab::with("doctor-crash", &[Need::Guests])? else {
+        return Ok(());
+    };
+    let scene = Scene::new(&lab)?;
+    let (sick, sound, shell) = (&scene.sick, &scene.sound, &scene.shell);
+    let _switch = lab
+        .switch()
+        .vhost_user(sick, 2)
+        .vhost_user(sound, 1)
+        .start()?;
+    // Its version alone; all else is that of the QEMU there is, which does not crash.
+    let old = lab.path("qemu-system-x86_64");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.22' || exec qemu-system-x86_64 \"$@\"\n";
+    std::fs::write(&old, script)?;
+    std::fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let program = format!("{} -S", old.display());
+    let card = nic(
+        sick,
+        &scene.path(sick),
+        "reconnect=1",
+        ",queues=2",
+        ",mq=on,vectors=6",
+    );
+    let line = scene.line_of(&program, &format!("{MEMORY} -smp 2 {card}"));
+    // Without interrupts of its own a NIC is safe.
+    let line = line.replace(
+        &format!("netdev={sound},romfile="),
+        &format!("netdev={sound},romfile=,vectors=0"),
+    );
+    let found = before(&line)?;
+    let found = only(&found, "qemu-crashes")?;
+    ensure!(found.subject == format!("NIC {sick}"), "{found:?}");
+    ensure!(before(&line.replace("-accel tcg", "-accel xen"))?.is_empty());
+    let running = shell.cure(&found.cure)?;
+    ensure!(running[0].findings()?.is_empty());
+    let cured = found.cure.last().unwrap();
+    ensure!(before(cured)?.is_empty(), "{cured}");
     Ok(())
 }
