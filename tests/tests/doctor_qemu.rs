@@ -8,7 +8,7 @@ use ringway_tests::{
     Lab, Need,
     cures::{
         MEMORY, Outcome, RECONNECT, Scene, before, findings, findings_of, nic, only, random_mac,
-        words,
+        words, words_to_ignore,
     },
 };
 
