@@ -1,7 +1,8 @@
 //! `ringway bench paths`: what the ways between two guests carry here, and what they cost.
 
 use std::{
-    path::PathBuf,
+    fs::{self, File},
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -10,7 +11,9 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use ringway_measure::paths::{Bench, Folder, Kind, Load, Machine, Plan, Progress, Report, Wiring};
+use ringway_measure::paths::{
+    Bench, Folder, Kind, Load, Machine, Plan, Progress, Report, Wiring, refresh,
+};
 use ringway_vmm::{CpuList, Qemu, accel};
 use rustix::thread::sched_getaffinity;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -47,12 +50,77 @@ pub(crate) struct Arguments {
     /// Print JSON, every sample included
     #[arg(long)]
     json: bool,
+    /// Write JSON to FILE, too
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Draw a plot to FILE, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Put the tables into the Markdown document FILE, between its marks
+    #[arg(long, value_name = "FILE")]
+    doc: Option<PathBuf>,
+    /// Say which rows agree with an earlier run, whose JSON is in FILE
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Measure nothing: show the run whose JSON is in FILE
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "queues", "seconds", "rounds", "quick", "guest", "kernel", "initrd", "cpus", "qemu"])]
+    from: Option<PathBuf>,
     /// Within a network namespace already
     #[arg(long, hide = true)]
     inside: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    // Before minutes of measuring.
+    let earlier = arguments.against.as_deref().map(read).transpose()?;
+    let document = arguments.doc.as_deref().map(|path| {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        refresh(&text, "").with_context(|| path.display().to_string())
+    });
+    let document = document.transpose()?;
+    for path in [&arguments.out, &arguments.svg].into_iter().flatten() {
+        let made = File::options().append(true).create(true).open(path);
+        made.with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    let report = match &arguments.from {
+        Some(path) => read(path)?,
+        None => measure(&arguments)?,
+    };
+    if let Some(path) = &arguments.out {
+        write(
+            path,
+            &format!("{}\n", serde_json::to_string_pretty(&report)?),
+        )?;
+    }
+    if let Some(path) = &arguments.svg {
+        write(path, &report.svg()?)?;
+    }
+    if let (Some(path), Some(text)) = (&arguments.doc, document) {
+        write(path, &refresh(&text, &report.markdown())?)?;
+    }
+    print::answer(arguments.json, &report, Report::text)?;
+    if let Some(earlier) = earlier {
+        let agreement = report.agreement(&earlier);
+        match arguments.json {
+            true => print::hint(agreement.to_string().trim_end()),
+            false => print::out(&format!("\n{agreement}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Report, Failure> {
+    let text = fs::read(path).with_context(|| path.display().to_string())?;
+    let report = serde_json::from_slice(&text);
+    Ok(report
+        .with_context(|| format!("{} holds no run of `ringway bench paths`", path.display()))?)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    Ok(fs::write(path, text).with_context(|| path.display().to_string())?)
+}
+
+fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let image = arguments.guest.image()?;
     let qemu = Qemu::find(arguments.qemu.as_deref())?;
     let plan = arguments.plan()?;
@@ -72,8 +140,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, interrupt.clone())?;
     }
-    let kernel = image.kernel();
-    let choice = accel::choose(&qemu, kernel);
+    let choice = accel::choose(&qemu, image.kernel());
     let bar = bar();
     let mut bench = Bench {
         machine: Machine::here(&qemu, choice.to_string(), plan.cpus.len()),
@@ -89,10 +156,15 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             bar.set_message(progress.now.clone());
         },
     };
+    let paths = bench.paths(&plan).0.len();
+    let time = bench.time(&plan, paths).as_secs().div_ceil(60);
+    tracing::info!(
+        "{paths} paths in {} rounds take about {time} min; Ctrl-C ends it",
+        plan.rounds
+    );
     let report = bench.run(&plan);
     bar.finish_and_clear();
-    let report = report?;
-    print::answer(arguments.json, &report, Report::text)
+    Ok(report?)
 }
 
 fn bar() -> ProgressBar {

@@ -7,18 +7,23 @@
 
 mod account;
 pub mod agent;
+mod compare;
+mod document;
 mod folder;
 mod guest;
 mod machine;
 mod pair;
 mod parcel;
 mod place;
+mod plot;
 mod protocol;
 mod report;
 mod run;
 mod switch;
 mod table;
 
+pub use compare::Agreement;
+pub use document::refresh;
 pub use folder::Folder;
 pub use guest::Image;
 pub use machine::{Machine, Missing};

@@ -28,7 +28,7 @@ const ADDRESSES: [Ipv4Addr; 2] = [
     Ipv4Addr::new(192, 168, 99, 2),
 ];
 /// Before figures are taken, for connections to get up to speed.
-const WARM: Duration = Duration::from_millis(500);
+pub(super) const WARM: Duration = Duration::from_millis(500);
 /// QEMU aborts now and then when several emulated processors run while one of them sets up devices: then it is started again.
 const ATTEMPTS: u32 = 3;
 const ABORT: &str = "iotlb_to_section";

@@ -14,7 +14,7 @@ use super::{
     Folder, Image, Kind, Load, Machine, Missing, Report,
     guest::Maker,
     machine::{Means, iommu_groups},
-    pair::Pair,
+    pair::{Pair, WARM},
     place::place,
 };
 
@@ -142,6 +142,19 @@ impl<'a> Bench<'a> {
             }
         }
         (paths, missing)
+    }
+
+    /// How long so many paths take, about.
+    pub fn time(&self, plan: &Plan, paths: usize) -> Duration {
+        let boot = match (&self.image, self.accel) {
+            (Image::Built { .. }, Accel::Kvm) => 3.0,
+            (Image::Built { .. }, Accel::Tcg) => 7.0,
+            (Image::Disk(_), Accel::Kvm) => 30.0,
+            (Image::Disk(_), Accel::Tcg) => 120.0,
+        };
+        let load = plan.seconds + WARM.as_secs_f64() + 0.1;
+        let path = boot + load * plan.loads.len() as f64;
+        Duration::from_secs_f64(path * paths as f64 * plan.rounds as f64)
     }
 
     /// Measures.
