@@ -59,6 +59,11 @@ fn command_lines_that_scripts_rely_on() {
         "vm pin web --vcpus 2-5 --emulator 0 --io 1",
         "vm pin --pid 7 --reset",
         "vm args disk.img --persistent --cloud-hypervisor --socket /s",
+        "bench paths --paths tap,vhost-net --queues 1,2 --seconds 0.5 --rounds 5 --quick --cpus 0-1 --qemu q --json --out o --svg s --doc d --against a",
+        "bench paths --guest disk.qcow2 --kernel k --initrd i --append a",
+        "bench paths --kernel k --initrd i",
+        "bench paths --from f --svg s",
+        "bench agent",
         "completions bash",
         "man /tmp/man",
     ] {
@@ -107,6 +112,15 @@ fn command_lines_that_cannot_be_meant() {
         ("vm pin web --pid 7", &["--pid"]),
         ("vm pin web --reset --vcpus 0", &["--reset"]),
         ("vm args a --pin x", &["--pin x", "0,2-3"]),
+        (
+            "bench paths --paths tapp",
+            &["--paths tapp", "vhost-net, tap"],
+        ),
+        ("bench paths --queues 0", &["--queues 0", "1 to 128"]),
+        ("bench paths --seconds 0", &["--seconds 0", "0.1 to 3600"]),
+        ("bench paths --initrd i", &["--kernel"]),
+        ("bench paths --kernel k --append a", &["--guest"]),
+        ("bench paths --from f --quick", &["--quick"]),
         ("completions tcsh", &["'tcsh'", "bash"]),
     ] {
         let sentence = usage(line).unwrap_or_else(|| panic!("{line} is accepted"));

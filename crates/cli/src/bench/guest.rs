@@ -2,12 +2,14 @@
 
 use std::{
     env,
+    fs::File,
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use clap::Args;
 use ringway_measure::paths::Image;
-use ringway_vmm::disk;
+use ringway_vmm::{Boot, disk};
 
 use crate::Failure;
 
@@ -15,27 +17,44 @@ use crate::Failure;
 #[derive(Args)]
 pub(super) struct GuestArguments {
     /// Boot this disk image, which needs cloud-init; it stays as it is [default: the project's test guest]
-    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["kernel", "initrd"])]
+    #[arg(long, value_name = "IMAGE")]
     guest: Option<PathBuf>,
-    /// Boot this kernel, with an initramfs as `guest/build` makes it
-    #[arg(long, value_name = "FILE", requires = "initrd")]
+    /// Boot this kernel: upon the image, or with an initramfs as `guest/build` makes it
+    #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Its initramfs
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
+    /// Its command line, with an image
+    #[arg(long, value_name = "LINE", requires_all = ["kernel", "guest"])]
+    append: Option<String>,
 }
 
 impl GuestArguments {
     pub(super) fn image(&self) -> Result<Image, Failure> {
+        let [kernel, initrd] = [self.kernel.as_deref(), self.initrd.as_deref()]
+            .map(|file| file.map(readable).transpose());
+        let (kernel, initrd) = (kernel?, initrd?);
         if let Some(image) = &self.guest {
             disk::format_of(image)?;
-            return Ok(Image::Disk(std::path::absolute(image)?));
-        }
-        if let (Some(kernel), Some(initrd)) = (&self.kernel, &self.initrd) {
-            return Ok(Image::Built {
-                kernel: std::path::absolute(kernel)?,
-                initrd: std::path::absolute(initrd)?,
+            let append = self.append.clone();
+            return Ok(Image::Disk {
+                path: std::path::absolute(image)?,
+                boot: kernel.map(|kernel| Boot {
+                    kernel,
+                    initrd,
+                    append,
+                }),
             });
+        }
+        match (kernel, initrd) {
+            (Some(kernel), Some(initrd)) => return Ok(Image::Built { kernel, initrd }),
+            (Some(_), None) => {
+                return Err(Failure::Usage(
+                    "--kernel needs --initrd with an initramfs as `guest/build` makes it, or --guest with an image".into(),
+                ));
+            }
+            _ => (),
         }
         let program = env::current_exe().unwrap_or_default();
         let here = env::current_dir().unwrap_or_default();
@@ -46,6 +65,11 @@ impl GuestArguments {
             ))
         })
     }
+}
+
+fn readable(path: &Path) -> Result<PathBuf, Failure> {
+    File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(std::path::absolute(path)?)
 }
 
 /// The guest built in the checkout that this place is in; the one with all drivers if it is there.

@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Measure nothing: show the run whose JSON is in FILE
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "queues", "seconds", "rounds", "quick", "guest", "kernel", "initrd", "cpus", "qemu"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "queues", "seconds", "rounds", "quick", "guest", "kernel", "initrd", "append", "cpus", "qemu"])]
     from: Option<PathBuf>,
     /// Within a network namespace already
     #[arg(long, hide = true)]
@@ -154,14 +154,14 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
             bar.set_length(progress.all as u64);
             bar.set_position(progress.done as u64);
             bar.set_message(progress.now.clone());
+            tracing::debug!("{}", progress.now);
         },
     };
     let paths = bench.paths(&plan).0.len();
     let time = bench.time(&plan, paths).as_secs().div_ceil(60);
-    tracing::info!(
-        "{paths} paths in {} rounds take about {time} min; Ctrl-C ends it",
-        plan.rounds
-    );
+    if paths > 0 {
+        tracing::info!("{paths} paths take about {time} min; Ctrl-C ends it");
+    }
     let report = bench.run(&plan);
     bar.finish_and_clear();
     Ok(report?)

@@ -53,7 +53,12 @@ pub enum Image {
         initrd: PathBuf,
     },
     /// A disk with cloud-init; it stays as it is.
-    Disk(PathBuf),
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// A kernel, where it has no boot loader.
+        boot: Option<Boot>,
+    },
 }
 
 impl Image {
@@ -61,7 +66,7 @@ impl Image {
     pub fn kernel(&self) -> Option<&Path> {
         match self {
             Self::Built { kernel, .. } => Some(kernel),
-            Self::Disk(_) => None,
+            Self::Disk { boot, .. } => boot.as_ref().map(|boot| boot.kernel.as_path()),
         }
     }
 
@@ -69,8 +74,8 @@ impl Image {
     fn patience(&self, accel: Accel) -> Duration {
         Duration::from_secs(match (self, accel) {
             (Self::Built { .. }, _) => 120,
-            (Self::Disk(_), Accel::Kvm) => 180,
-            (Self::Disk(_), Accel::Tcg) => 600,
+            (Self::Disk { .. }, Accel::Kvm) => 180,
+            (Self::Disk { .. }, Accel::Tcg) => 600,
         })
     }
 }
@@ -98,9 +103,9 @@ impl Maker {
                     append: Some(kernel_line(accel)),
                 })
             }
-            Image::Disk(_) => {
+            Image::Disk { boot, .. } => {
                 parcel::write(&folder.file("agent-disk"), &parcel.tar()?)?;
-                None
+                boot.clone()
             }
         };
         Ok(Self {
@@ -173,7 +178,7 @@ impl Maker {
             format!("virtserialport,chardev=bench,name={PORT}"),
         );
         let mut disks = Vec::new();
-        if let Image::Disk(image) = &self.image {
+        if let Image::Disk { path: image, .. } = &self.image {
             let seed = folder.file(&format!("{name}.seed"));
             let _ = fs::remove_file(&seed);
             let text = Parcel::cloud_config(SERIAL);

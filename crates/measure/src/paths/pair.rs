@@ -80,7 +80,7 @@ impl Pair {
         let interrupt = bench.interrupt();
         let switch = match kind {
             Kind::VhostUser => {
-                let cpus = placed.map(|placed| &placed.switch);
+                let cpus = placed.and_then(|placed| placed.switch.as_ref());
                 Some(Switch::start(&bench.folder, queues, cpus)?)
             }
             _ => None,
@@ -218,4 +218,34 @@ fn sample(sent: [Counters; 2], received: [Counters; 2], used: Used) -> Result<Sa
         "nothing arrived: {sample:?}"
     );
     Ok(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_what_came_between_two_counts() {
+        let count = |nanoseconds, bytes, frames_in| Counters {
+            nanoseconds,
+            bytes,
+            frames_in,
+            ..Counters::default()
+        };
+        let sent = [count(5, 0, 10), count(6, 0, 40)];
+        let received = [
+            count(1_000_000_000, 500, 100),
+            count(3_000_000_000, 1_500, 170),
+        ];
+        let found = sample(sent, received, Used::default()).unwrap();
+        assert_eq!((found.seconds, found.bytes), (2.0, 1000));
+        assert_eq!((found.frames, found.arrived), (100, 70));
+    }
+
+    #[test]
+    fn a_path_that_carries_nothing_is_an_error() {
+        let none = [Counters::default(); 2];
+        let error = sample(none, none, Used::default()).unwrap_err();
+        assert!(error.to_string().starts_with("nothing arrived"), "{error}");
+    }
 }

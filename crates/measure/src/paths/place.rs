@@ -9,8 +9,8 @@ pub(super) struct Place {
     pub(super) vcpus: [CpuList; 2],
     /// All other threads of each QEMU.
     pub(super) others: [CpuList; 2],
-    /// The switch's workers.
-    pub(super) switch: CpuList,
+    /// The switch's workers, each on one; anywhere if absent.
+    pub(super) switch: Option<CpuList>,
     /// For people.
     pub(super) words: String,
 }
@@ -18,11 +18,10 @@ pub(super) struct Place {
 /// For guests of so many virtual processors each on these of the host's; `None` where there is only one.
 ///
 /// Where there are enough, every virtual processor has one for itself, and what carries frames has at least two others. Else each guest
-/// has half of them, with what its own QEMU does, and a switch between them may use all.
+/// has half of them, with what its own QEMU does, and a switch between them goes where there is time.
 pub(super) fn place(cpus: &[u16], vcpus: u16) -> Option<Place> {
     let list = |cpus: &[u16]| CpuList::new(cpus.iter().copied());
     let each = usize::from(vcpus);
-    let all = list(cpus)?;
     if cpus.len() >= 2 * each + 2 {
         let [a, b] = [list(&cpus[..each])?, list(&cpus[each..2 * each])?];
         let rest = list(&cpus[2 * each..])?;
@@ -32,19 +31,19 @@ pub(super) fn place(cpus: &[u16], vcpus: u16) -> Option<Place> {
         return Some(Place {
             vcpus: [a, b],
             others: [rest.clone(), rest.clone()],
-            switch: rest,
+            switch: Some(rest),
             words,
         });
     }
     let half = cpus.len() / 2;
     let [a, b] = [list(&cpus[..half])?, list(&cpus[half..])?];
     let words = format!(
-        "guest A and its QEMU on CPUs {a}, guest B and its QEMU on {b}, which are too few for one each; the switch on {all}"
+        "guest A and its QEMU on CPUs {a}, guest B and its QEMU on {b}, which are too few for one each; the switch on any"
     );
     Some(Place {
         vcpus: [a.clone(), b.clone()],
         others: [a, b],
-        switch: all,
+        switch: None,
         words,
     })
 }
@@ -56,7 +55,9 @@ mod tests {
     fn lists(cpus: &[u16], vcpus: u16) -> Option<[String; 5]> {
         let place = place(cpus, vcpus)?;
         let [[a, b], [c, d]] = [place.vcpus, place.others];
-        Some([a, b, c, d, place.switch].map(|list| list.to_string()))
+        let switch = place.switch.map_or("any".into(), |list| list.to_string());
+        let [a, b, c, d] = [a, b, c, d].map(|list| list.to_string());
+        Some([a, b, c, d, switch])
     }
 
     #[test]
@@ -78,10 +79,10 @@ mod tests {
 
     #[test]
     fn halves_where_there_are_few_and_nothing_where_there_is_one() {
-        assert_eq!(lists(&[0, 1], 1).unwrap(), ["0", "1", "0", "1", "0-1"]);
+        assert_eq!(lists(&[0, 1], 1).unwrap(), ["0", "1", "0", "1", "any"]);
         assert_eq!(
             lists(&[0, 1, 2], 2).unwrap(),
-            ["0", "1-2", "0", "1-2", "0-2"]
+            ["0", "1-2", "0", "1-2", "any"]
         );
         assert_eq!(lists(&[3], 1), None);
         assert_eq!(lists(&[], 1), None);

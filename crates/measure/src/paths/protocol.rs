@@ -93,3 +93,29 @@ pub(super) struct Counters {
     /// All but one in a hundred took no longer.
     pub(super) p99: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_one_line() {
+        let requests = [
+            Request::Configure {
+                mac: "02:00:00:00:00:0a".into(),
+                address: Ipv4Addr::new(192, 168, 99, 1),
+            },
+            Request::Send {
+                load: Load::Udp { size: 64, flows: 2 },
+                to: Ipv4Addr::new(192, 168, 99, 2),
+            },
+            Request::Count { fresh: true },
+            Request::Stop,
+        ];
+        for request in requests {
+            let line = serde_json::to_string(&request).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+        }
+    }
+}

@@ -149,8 +149,8 @@ impl<'a> Bench<'a> {
         let boot = match (&self.image, self.accel) {
             (Image::Built { .. }, Accel::Kvm) => 3.0,
             (Image::Built { .. }, Accel::Tcg) => 7.0,
-            (Image::Disk(_), Accel::Kvm) => 30.0,
-            (Image::Disk(_), Accel::Tcg) => 120.0,
+            (Image::Disk { .. }, Accel::Kvm) => 30.0,
+            (Image::Disk { .. }, Accel::Tcg) => 120.0,
         };
         let load = plan.seconds + WARM.as_secs_f64() + 0.1;
         let path = boot + load * plan.loads.len() as f64;
@@ -160,6 +160,11 @@ impl<'a> Bench<'a> {
     /// Measures.
     pub fn run(&mut self, plan: &Plan) -> Result<Report> {
         let (paths, missing) = self.paths(plan);
+        ensure!(
+            !paths.is_empty(),
+            "nothing can be measured: {}",
+            reasons(&missing)
+        );
         let maker = Maker::new(
             self.qemu.clone(),
             self.accel,
@@ -214,16 +219,10 @@ impl Rounds<'_, '_> {
             let len = self.paths.len().max(1);
             self.paths.rotate_left(1 % len);
         }
-        let reasons = self
-            .report
-            .missing
-            .iter()
-            .map(|it| format!("{}: {}", it.path.name(), it.reason));
-        let reasons: Vec<_> = reasons.collect();
         ensure!(
             !self.report.rows.is_empty(),
             "nothing could be measured: {}",
-            reasons.join("; ")
+            reasons(&self.report.missing)
         );
         self.report.count();
         Ok(())
@@ -260,4 +259,11 @@ impl Rounds<'_, '_> {
         });
         self.done += 1;
     }
+}
+
+fn reasons(missing: &[Missing]) -> String {
+    let reasons = missing
+        .iter()
+        .map(|it| format!("{}: {}", it.path.name(), it.reason));
+    reasons.collect::<Vec<_>>().join("; ")
 }
