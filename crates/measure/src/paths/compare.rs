@@ -1,6 +1,6 @@
 //! Two runs beside each other: whether one says what the other said.
 
-use super::{Figure, Report, Row, table::name};
+use super::{Figure, Kind, Report, Row, table::name};
 use crate::statistics::Spread;
 
 /// What came of it.
@@ -10,6 +10,10 @@ pub struct Agreement {
     pub rows: usize,
     /// Those whose spreads do not meet, each in a sentence.
     pub apart: Vec<String>,
+    /// Rows with a ratio to the plain tap in both, which machines that drift change less.
+    pub ratios: usize,
+    /// Those whose ratios' spreads do not meet.
+    pub ratios_apart: usize,
 }
 
 impl Report {
@@ -25,6 +29,12 @@ impl Report {
             let (Some(now), Some(then)) = (of(row), of(before)) else {
                 continue;
             };
+            if let (Some(now), Some(then)) = (self.ratio(row), earlier.ratio(before))
+                && row.path != Kind::Tap
+            {
+                agreement.ratios += 1;
+                agreement.ratios_apart += usize::from(!meet(now, then));
+            }
             agreement.rows += 1;
             if !meet(now, then) {
                 agreement.apart.push(format!(
@@ -53,10 +63,11 @@ fn meet(a: Spread, b: Spread) -> bool {
 impl std::fmt::Display for Agreement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let agree = self.rows - self.apart.len();
+        let ratios = self.ratios - self.ratios_apart;
         writeln!(
             f,
-            "{agree} of {} rows agree with the earlier run within the spread of both.",
-            self.rows
+            "{agree} of {} figures and {ratios} of {} ratios to tap agree with the earlier run\nwithin the spread of both.",
+            self.rows, self.ratios
         )?;
         self.apart
             .iter()
@@ -89,7 +100,10 @@ mod tests {
         }
         then.rows.truncate(1);
         let text = now.agreement(&then).to_string();
-        assert!(text.starts_with("0 of 1 rows agree"), "{text}");
+        assert!(
+            text.starts_with("0 of 1 figures and 1 of 1 ratios"),
+            "{text}"
+        );
         assert!(
             text.contains("vhost-user x2, TCP, 1 stream, A to B: 2.00 [1.90..2.10] now, 1.60"),
             "{text}"
