@@ -101,7 +101,7 @@ mod tests {
         then.rows.truncate(1);
         let text = now.agreement(&then).to_string();
         assert!(
-            text.starts_with("0 of 1 figures and 1 of 1 ratios"),
+            text.starts_with("0 of 1 figures and 0 of 0 ratios"),
             "{text}"
         );
         assert!(
