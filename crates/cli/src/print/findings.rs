@@ -10,7 +10,7 @@ pub(crate) fn findings(facts: &Facts, findings: &[Finding]) -> String {
     for finding in findings {
         let place = finding.machine.as_deref().unwrap_or("host");
         let _ = writeln!(text, "{place}: {} [{}]", finding.what, finding.fault);
-        let _ = writeln!(text, "  because of this {}; cure:", finding.why);
+        let _ = writeln!(text, "  why it matters: {}\n  cure:", finding.why);
         for line in &finding.cure {
             let _ = writeln!(text, "    {line}");
         }

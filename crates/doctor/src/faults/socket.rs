@@ -78,6 +78,10 @@ const MISSING: Fault = Fault {
     cure: &["ringway switch --port vhost-user,path=SOCKET"],
     judge: |facts| {
         let seen = meeting(facts).filter_map(|(card, socket)| {
+            // Whose path went meanwhile has its connection all the same.
+            if socket.connected == Some(true) {
+                return None;
+            }
             let what = match socket.is_socket {
                 None if shut(card.machine, socket).next().is_some() => return None,
                 None => "there is nothing",
@@ -108,7 +112,9 @@ const STALE: Fault = Fault {
     cure: &["ringway switch --port vhost-user,path=SOCKET"],
     judge: |facts| {
         let seen = meeting(facts).filter_map(|(card, socket)| {
-            let stale = socket.is_socket == Some(true) && socket.alive == Some(false);
+            let stale = socket.is_socket == Some(true)
+                && socket.alive == Some(false)
+                && socket.connected != Some(true);
             stale.then(|| {
                 card.sign(
                     format!("nobody has the socket {} any more", card.path()),
