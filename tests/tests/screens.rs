@@ -8,7 +8,7 @@ use ringway_tests::{
     Lab, Need, Netns, Switch,
     machine::Machines,
     screen::Screen,
-    switch::{binary, ringway},
+    switch::{Statistics, binary, ringway},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -24,8 +24,8 @@ fn switch(lab: &Lab, name: &str) -> Result<Switch> {
     };
     lab.switch()
         .named(name)
-        .port(&generator("gen", "ff:ff:ff:ff:ff:ff", 2000))
-        .port(&generator("mad", "02:00:00:00:00:04", 300))
+        .port(&generator("gen", "ff:ff:ff:ff:ff:ff", 500))
+        .port(&generator("mad", "02:00:00:00:00:04", 100))
         .port("sink,name=sink")
         .vhost_user("web", 2)
         .arguments(&["--workers", "1", "--control", &control(lab)])
@@ -126,7 +126,7 @@ fn top_shows_what_a_switch_carries_and_gives_the_terminal_back() -> Result<()> {
     let text = screen.await_text("rates again", |text| text.contains("same_port"))?;
     for row in text.lines().filter(|row| row.starts_with("gen ")) {
         let frames = row.split_whitespace().nth(3).and_then(number);
-        ensure!(frames.is_some_and(|frames| frames < 20_000.0), "{text}");
+        ensure!(frames.is_some_and(|frames| frames < 5_000.0), "{text}");
     }
 
     // A small terminal has the table that is looked at.
@@ -314,15 +314,18 @@ fn show_draws_the_way_of_a_running_machine() -> Result<()> {
         "web",
         &format!("--cpus 2 --detach --disk-size 32M --password p {net}"),
     )?)?;
-    // One after the other: an emulated guest takes its time.
-    switch.await_statistics("a driver", |statistics| {
-        let features = statistics.port("web").and_then(|port| port.features());
-        features.is_ok_and(|features| features != 0)
-    })?;
-    switch.await_statistics("frames into the guest", |statistics| {
+    // An emulated guest takes its time where others work, too.
+    let frames = |statistics: &Statistics| {
         let port = statistics.port("web");
         port.is_ok_and(|port| port.sum().tx_frames > 0)
-    })?;
+    };
+    for patience in (0..4).rev() {
+        match switch.await_statistics("frames into the guest", frames) {
+            Err(error) if patience == 0 => return Err(error),
+            Err(_) => (),
+            Ok(_) => break,
+        }
+    }
     let run = lab.path("machines").display().to_string();
     let show = |words: &[&str]| -> Result<Value> {
         let control = control(&lab);
