@@ -41,19 +41,25 @@ impl<'a> Doctor<'a> {
     /// In a network namespace of this machine. What concerns KVM is left out: it is as it is on all of the machine.
     pub fn new(place: &'a dyn Endpoint) -> Result<Self> {
         let program = binary()?.display().to_string();
-        Ok(Self {
+        let doctor = Self {
             place,
             program,
             before: String::new(),
             ignore: Vec::new(),
-        })
+        };
+        Ok(doctor.ignoring(&["kvm-unusable", "tcg-chosen"]))
     }
 
     /// In a guest, which has the program.
     pub fn within(guest: &'a dyn Endpoint) -> Self {
+        Self::of(guest, "ringway")
+    }
+
+    /// The program that is called so there.
+    pub fn of(place: &'a dyn Endpoint, program: &str) -> Self {
         Self {
-            place: guest,
-            program: "ringway".into(),
+            place,
+            program: program.into(),
             before: String::new(),
             ignore: Vec::new(),
         }
@@ -116,9 +122,11 @@ impl<'a> Doctor<'a> {
 
     /// Carries out a cure as it stands.
     pub fn cures(&self, finding: &Finding) -> Result<()> {
-        let script = finding.cure.join("\n");
+        // A guest takes one line at a time; what is for people to read ends with its line.
+        let lines = finding.cure.iter().filter(|line| !line.starts_with('#'));
+        let lines: Vec<&str> = lines.map(String::as_str).collect();
         self.place
-            .start(&format!("set -e\n{script}"))?
+            .start(&format!("set -e; {}", lines.join("; ")))?
             .success(LIMIT)
             .with_context(|| format!("{finding:#?}"))?;
         Ok(())
@@ -160,7 +168,7 @@ impl<'a> Doctor<'a> {
 /// A command line of a QEMU that shows nothing and runs nothing.
 pub fn command(flags: &str) -> String {
     let qemu = qemu::program();
-    format!("{qemu} -accel tcg -nodefaults -display none -S -m 64 {flags}")
+    format!("{qemu} -accel tcg -nodefaults -display none -S -m 64 -smp 16 {flags}")
 }
 
 /// A name that nobody chose.

@@ -49,6 +49,7 @@ pub struct Builder<'a> {
     reboots: bool,
     one_thread: bool,
     flags: Option<Vec<String>>,
+    further: Vec<String>,
     program: Option<PathBuf>,
 }
 
@@ -69,6 +70,7 @@ impl<'a> Builder<'a> {
             reboots: false,
             one_thread: false,
             flags: None,
+            further: Vec::new(),
             program: None,
         }
     }
@@ -131,6 +133,12 @@ impl<'a> Builder<'a> {
     /// Starts QEMU with these flags alone, and what the agent needs; what else was said of the guest is not heeded.
     pub fn flags(mut self, flags: Vec<String>) -> Self {
         self.flags = Some(flags);
+        self
+    }
+
+    /// Adds these flags to its own, before its NICs.
+    pub fn further(mut self, flags: &[&str]) -> Self {
+        self.further = flags.iter().map(|&flag| flag.to_owned()).collect();
         self
     }
 
@@ -315,6 +323,7 @@ impl<'a> Builder<'a> {
             .arg(initramfs)
             .args(["-append", &append])
             .args(["-serial", &format!("file:{}", console.display())]);
+        qemu.args(&self.further);
         agent_port(qemu, agent);
         for (index, nic) in self.nics.iter().enumerate() {
             qemu.args(nic.arguments(index, &self.name));

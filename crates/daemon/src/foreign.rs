@@ -2,27 +2,19 @@
 //! firewalld's, or one that somebody wrote. They are read to say so, and on request rules of ours are put into them; nothing else
 //! of theirs is touched.
 
-mod rules;
-
 use std::fmt::Write as _;
 
 use ringway_api::v1::Kind;
-use ringway_host::nft::{self, NftError};
-use ringway_network::{Firewall, State};
-
-use rules::{Chain, Rule};
+use ringway_host::nft::{
+    self, NftError,
+    rules::{self, Chain, Judge},
+};
+use ringway_network::{Firewall, State, firewall::TABLE};
 
 /// What rules of ours in chains of others begin their comment with; the interface follows.
 const MARK: &str = "ringway ";
 /// Whether bridges show their IPv4 packets to the chains of the host: the module br_netfilter, which Docker loads.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-/// Chains in which a firewall's owner has its own rules, by the base chain that leads there.
-const OWNERS: [(&str, &str); 3] = [
-    ("FORWARD", "DOCKER-USER"),
-    ("FORWARD", "ufw-user-forward"),
-    ("INPUT", "ufw-user-input"),
-];
-
 /// Chains of others that judge what crosses the host or is for it, as they are now.
 #[derive(Debug, Default)]
 pub(crate) struct Foreign {
@@ -31,53 +23,10 @@ pub(crate) struct Foreign {
     bridged: bool,
 }
 
-/// One of them.
-#[derive(Debug)]
-struct Judge {
-    chain: Chain,
-    /// Whether it refuses what none of its rules accepts.
-    closed: bool,
-    /// Where its owner has rules, if not in the chain itself.
-    owner: Option<Chain>,
-    /// Of both.
-    rules: Vec<Rule>,
-}
-
 impl Foreign {
     /// Reads them. Where there is no nft there is no firewall of ours, either, and others say so.
     pub(crate) fn read() -> Result<Self, NftError> {
-        let all = rules::chains(&nft::list_json(&["chains"])?);
-        let mut chains = Vec::new();
-        for chain in all.iter().filter(|chain| chain.judges()) {
-            let mut rules = list(chain)?;
-            let closed = chain.policy.as_deref() == Some("drop")
-                || rules.last().is_some_and(Rule::refuses_all);
-            let owner = OWNERS
-                .iter()
-                .filter(|(base, _)| *base == chain.name)
-                .find_map(|(_, name)| {
-                    all.iter()
-                        .find(|other| other.name == *name && chain.same_table(other))
-                });
-            if let Some(owner) = owner {
-                rules.extend(list(owner)?);
-            }
-            // Its zones name interfaces in chains of their own.
-            if chain.table == "firewalld" {
-                for zones in all
-                    .iter()
-                    .filter(|c| c.same_table(chain) && c.name.ends_with("_ZONES"))
-                {
-                    rules.extend(list(zones)?);
-                }
-            }
-            chains.push(Judge {
-                chain: chain.clone(),
-                closed,
-                owner: owner.cloned(),
-                rules,
-            });
-        }
+        let chains = rules::judges(TABLE)?;
         let bridged = std::fs::read_to_string(BRIDGED).is_ok_and(|value| value.trim() == "1");
         Ok(Self { chains, bridged })
     }
@@ -101,14 +50,14 @@ impl Foreign {
                         if let Some(bridge) = bridge
                             && !named("iifname", bridge.as_str())
                         {
-                            said.push(judge.bridged(interface, bridge.as_str()));
+                            said.push(bridged(judge, interface, bridge.as_str()));
                         }
                         false
                     }
                     _ => false,
                 };
                 if dropped {
-                    said.push(judge.sentence(interface));
+                    said.push(sentence(judge, interface));
                 }
             }
         }
@@ -119,7 +68,7 @@ impl Foreign {
     fn opening(&self, interfaces: &[&str]) -> Vec<String> {
         let crossed = |judge: &&Judge| judge.chain.hook.as_deref() == Some("forward");
         let texts = self.chains.iter().filter(crossed);
-        let texts = texts.map(|judge| judge.opening(if judge.closed { interfaces } else { &[] }));
+        let texts = texts.map(|judge| opening(judge, if judge.closed { interfaces } else { &[] }));
         texts.filter(|text| !text.is_empty()).collect()
     }
 }
@@ -135,112 +84,95 @@ pub(crate) fn set(open: bool, firewall: Option<&Firewall>) -> Result<(), NftErro
     Ok(())
 }
 
-fn list(chain: &Chain) -> Result<Vec<Rule>, NftError> {
+fn opening(judge: &Judge, interfaces: &[&str]) -> String {
+    let place = judge.place();
+    let mut text = String::new();
+    let mut there = Vec::new();
+    for rule in &judge.rules {
+        let Some(interface) = rule.comment.strip_prefix(MARK) else {
+            continue;
+        };
+        let known = (interface, rule.side());
+        if rule.chain == place.name && interfaces.contains(&interface) && !there.contains(&known) {
+            there.push(known);
+        } else {
+            let Chain { family, table, .. } = place;
+            let (chain, handle) = (&rule.chain, rule.handle);
+            let _ = writeln!(text, "delete rule {family} {table} {chain} handle {handle}");
+        }
+    }
+    for interface in interfaces {
+        for side in ["iifname", "oifname"] {
+            if !there.contains(&(*interface, Some(side))) {
+                // As iptables-nft writes its own: it refuses tables with anything it could not have written.
+                let _ = writeln!(
+                    text,
+                    "insert rule {place} {side} \"{interface}\" counter accept comment \"{MARK}{interface}\""
+                );
+            }
+        }
+    }
+    text
+}
+
+fn bridged(judge: &Judge, interface: &str, bridge: &str) -> String {
+    let place = judge.place();
+    format!(
+        "another firewall drops what {interface} sends within the bridge {bridge} (chain {} of table {} {}, which bridges show their \
+         packets to): let it pass with `nft insert rule {place} iifname {bridge} oifname {bridge} counter accept`, or spare \
+         bridges with `sysctl net.bridge.bridge-nf-call-iptables=0`",
+        judge.chain.name, judge.chain.family, judge.chain.table
+    )
+}
+
+fn sentence(judge: &Judge, interface: &str) -> String {
     let Chain {
         family,
         table,
         name,
         ..
-    } = chain;
-    Ok(rules::rules(&nft::list_json(&[
-        "chain", family, table, name,
-    ])?))
-}
-
-impl Judge {
-    fn opening(&self, interfaces: &[&str]) -> String {
-        let place = self.owner.as_ref().unwrap_or(&self.chain);
-        let mut text = String::new();
-        let mut there = Vec::new();
-        for rule in &self.rules {
-            let Some(interface) = rule.comment.strip_prefix(MARK) else {
-                continue;
-            };
-            let known = (interface, rule.side());
-            if rule.chain == place.name
-                && interfaces.contains(&interface)
-                && !there.contains(&known)
-            {
-                there.push(known);
-            } else {
-                let Chain { family, table, .. } = place;
-                let (chain, handle) = (&rule.chain, rule.handle);
-                let _ = writeln!(text, "delete rule {family} {table} {chain} handle {handle}");
-            }
+    } = &judge.chain;
+    let forward = judge.chain.hook.as_deref() == Some("forward");
+    let what = if forward {
+        "what crosses the host"
+    } else {
+        "what asks the host for names"
+    };
+    let owner = judge.owner.as_ref().map_or("", |chain| chain.name.as_str());
+    let way = match (owner, table.as_str(), forward) {
+        ("ufw-user-forward", ..) => {
+            format!("`ufw route allow in on {interface}; ufw route allow out on {interface}`")
         }
-        for interface in interfaces {
-            for side in ["iifname", "oifname"] {
-                if !there.contains(&(*interface, Some(side))) {
-                    // As iptables-nft writes its own: it refuses tables with anything it could not have written.
-                    let _ = writeln!(
-                        text,
-                        "insert rule {place} {side} \"{interface}\" counter accept comment \"{MARK}{interface}\""
-                    );
-                }
-            }
+        ("ufw-user-input", ..) => format!("`ufw allow in on {interface}`"),
+        (_, "firewalld", _) => format!(
+            "`firewall-cmd --permanent --zone=trusted --add-interface={interface}; firewall-cmd --reload`"
+        ),
+        (_, "filter", true) if family == "ip" => {
+            let chain = if owner.is_empty() { name } else { owner };
+            format!(
+                "`iptables -I {chain} -i {interface} -j ACCEPT; iptables -I {chain} -o {interface} -j ACCEPT`"
+            )
         }
-        text
-    }
-
-    fn bridged(&self, interface: &str, bridge: &str) -> String {
-        let place = self.owner.as_ref().unwrap_or(&self.chain);
-        format!(
-            "another firewall drops what {interface} sends within the bridge {bridge} (chain {} of table {} {}, which bridges show their \
-             packets to): let it pass with `nft insert rule {place} iifname {bridge} oifname {bridge} counter accept`, or spare \
-             bridges with `sysctl net.bridge.bridge-nf-call-iptables=0`",
-            self.chain.name, self.chain.family, self.chain.table
-        )
-    }
-
-    fn sentence(&self, interface: &str) -> String {
-        let Chain {
-            family,
-            table,
-            name,
-            ..
-        } = &self.chain;
-        let forward = self.chain.hook.as_deref() == Some("forward");
-        let what = if forward {
-            "what crosses the host"
-        } else {
-            "what asks the host for names"
-        };
-        let owner = self.owner.as_ref().map_or("", |chain| chain.name.as_str());
-        let way = match (owner, table.as_str(), forward) {
-            ("ufw-user-forward", ..) => {
-                format!("`ufw route allow in on {interface}; ufw route allow out on {interface}`")
-            }
-            ("ufw-user-input", ..) => format!("`ufw allow in on {interface}`"),
-            (_, "firewalld", _) => format!(
-                "`firewall-cmd --permanent --zone=trusted --add-interface={interface}; firewall-cmd --reload`"
-            ),
-            (_, "filter", true) if family == "ip" => {
-                let chain = if owner.is_empty() { name } else { owner };
-                format!(
-                    "`iptables -I {chain} -i {interface} -j ACCEPT; iptables -I {chain} -o {interface} -j ACCEPT`"
-                )
-            }
-            (_, "filter", false) if family == "ip" => {
-                format!("`iptables -I {name} -i {interface} -j ACCEPT`")
-            }
-            (_, _, true) => format!(
-                "`nft insert rule {family} {table} {name} iifname {interface} accept; \
-                 nft insert rule {family} {table} {name} oifname {interface} accept`"
-            ),
-            (_, _, false) => {
-                format!("`nft insert rule {family} {table} {name} iifname {interface} accept`")
-            }
-        };
-        let ours = if forward {
-            ", or foreign_firewall = \"open\" in the daemon's settings, which does so"
-        } else {
-            ""
-        };
-        format!(
-            "another firewall drops {what} from {interface} (chain {name} of table {family} {table}, none of whose rules names it): \
-             let it pass with {way}{ours}"
-        )
-    }
+        (_, "filter", false) if family == "ip" => {
+            format!("`iptables -I {name} -i {interface} -j ACCEPT`")
+        }
+        (_, _, true) => format!(
+            "`nft insert rule {family} {table} {name} iifname {interface} accept; \
+             nft insert rule {family} {table} {name} oifname {interface} accept`"
+        ),
+        (_, _, false) => {
+            format!("`nft insert rule {family} {table} {name} iifname {interface} accept`")
+        }
+    };
+    let ours = if forward {
+        ", or foreign_firewall = \"open\" in the daemon's settings, which does so"
+    } else {
+        ""
+    };
+    format!(
+        "another firewall drops {what} from {interface} (chain {name} of table {family} {table}, none of whose rules names it): \
+         let it pass with {way}{ours}"
+    )
 }
 
 #[cfg(test)]
@@ -261,6 +193,7 @@ mod tests {
             chain: make(chain),
             owner: owner.map(make),
             rules: rules::rules(&format!("{{\"nftables\": [{rules}]}}")),
+            further: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod conntrack;
+pub mod ethtool;
 pub mod link;
 pub mod netns;
 pub mod nft;

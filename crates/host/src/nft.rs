@@ -1,5 +1,7 @@
 //! nftables, through `nft -f -`: a text is one transaction.
 
+pub mod rules;
+
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};

@@ -1,13 +1,17 @@
 //! All links of this network namespace at once, with what makes each of them what it is.
 
+use std::net::Ipv4Addr;
+
 use futures_util::TryStreamExt;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVtap,
     InfoPortData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVtapMode,
 };
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteType};
 use serde::{Deserialize, Serialize};
 
 use crate::link::{LinkError, Netlink, refused};
@@ -105,13 +109,35 @@ pub enum PortState {
     Blocking,
 }
 
+/// A route of the main table for IPv4.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it leads to; `0.0.0.0/0` = everywhere.
+    pub destination: Ipv4Net,
+    /// Over which link, by number.
+    pub link: u32,
+    /// Over which neighbour.
+    pub gateway: Option<Ipv4Addr>,
+    /// The lower, the better.
+    pub metric: u32,
+}
+
+/// All routes of the network namespace of the calling thread.
+pub fn routes() -> Result<Vec<Route>, LinkError> {
+    on_runtime(async { Netlink::open()?.survey_routes().await })
+}
+
 /// All links of the network namespace of the calling thread.
 pub fn links() -> Result<Vec<Surveyed>, LinkError> {
+    on_runtime(async { Netlink::open()?.survey().await })
+}
+
+fn on_runtime<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .map_err(LinkError::Socket)?;
-    runtime.block_on(async { Netlink::open()?.survey().await })
+    runtime.block_on(work)
 }
 
 impl Netlink {
@@ -146,6 +172,46 @@ impl Netlink {
         }
         links.sort_by_key(|link| link.index);
         Ok(links)
+    }
+}
+
+impl Netlink {
+    /// Unicast routes of the main table for IPv4, in the kernel's order.
+    pub async fn survey_routes(&self) -> Result<Vec<Route>, LinkError> {
+        let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut messages = self.handle.route().get(filter).execute();
+        let mut routes = Vec::new();
+        while let Some(message) = messages
+            .try_next()
+            .await
+            .map_err(|error| refused("list routes of", "the host", error))?
+        {
+            if message.header.kind != RouteType::Unicast
+                || message.header.table != RouteHeader::RT_TABLE_MAIN
+            {
+                continue;
+            }
+            let mut route = Route {
+                destination: Ipv4Net::default(),
+                link: 0,
+                gateway: None,
+                metric: 0,
+            };
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                        let length = message.header.destination_prefix_length;
+                        route.destination = Ipv4Net::new(*address, length).unwrap_or_default();
+                    }
+                    RouteAttribute::Oif(index) => route.link = *index,
+                    RouteAttribute::Gateway(RouteAddress::Inet(it)) => route.gateway = Some(*it),
+                    RouteAttribute::Priority(metric) => route.metric = *metric,
+                    _ => {}
+                }
+            }
+            routes.push(route);
+        }
+        Ok(routes)
     }
 }
 

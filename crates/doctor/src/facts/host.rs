@@ -18,6 +18,34 @@ pub struct Host {
     pub tun: Device,
     /// `/dev/vhost-net`.
     pub vhost_net: Device,
+    /// `/dev/vfio/vfio`.
+    pub vfio: Device,
+    /// Devices are in IOMMU groups.
+    pub iommu: Option<bool>,
+    /// What the processor has to execute guests: `vmx`, `svm`, or nothing.
+    pub virtualization: Option<String>,
+    /// Huge pages, by size and NUMA node.
+    pub huge_pages: Vec<HugePages>,
+    /// The usual size of huge pages in KiB.
+    pub huge_page_size: Option<u64>,
+    /// The version of nft; an empty one = there is none.
+    pub nft: Option<String>,
+    /// What else restricts programs and is at work: `SELinux`, `AppArmor`.
+    pub guards: Vec<String>,
+}
+
+/// Huge pages of a NUMA node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HugePages {
+    /// The node.
+    pub node: u32,
+    /// Size of one in KiB.
+    pub size: u64,
+    /// How many there are.
+    pub total: u64,
+    /// How many nobody has.
+    pub free: u64,
 }
 
 /// A device node.

@@ -1,6 +1,6 @@
 //! A virtual machine, whoever started it.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +28,18 @@ pub struct Machine {
     pub descriptors: Vec<Descriptor>,
     /// How many files it may have open.
     pub descriptor_limit: Option<u64>,
+    /// To how many it may raise that itself.
+    pub descriptor_limit_hard: Option<u64>,
     /// Its threads.
     pub threads: Vec<Thread>,
     /// Sockets of the file system that its command names.
     pub sockets: Vec<Socket>,
     /// The network namespace it lives in: [`super::Network::id`].
     pub namespace: Option<u64>,
+    /// Host devices that its command line passes through.
+    pub passthrough: Vec<Passed>,
+    /// Size in KiB of the pages of directories that its memory comes from (`mem-path`), where these are huge.
+    pub huge_paths: BTreeMap<PathBuf, u64>,
     /// What it, or whoever started it, wrote: the last lines.
     pub messages: Vec<String>,
 }
@@ -73,6 +79,24 @@ pub struct Thread {
     pub id: i32,
     /// Its name.
     pub name: String,
+}
+
+/// A PCI device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Passed {
+    /// Its address, as `0000:01:00.0`.
+    pub address: String,
+    /// It is there.
+    pub present: bool,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// It is a bridge between buses, which goes with its group by itself.
+    pub bridge: bool,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+    /// Others in this group.
+    pub others: Vec<Passed>,
 }
 
 /// A socket that a command line names.

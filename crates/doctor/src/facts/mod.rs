@@ -12,8 +12,8 @@ use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-pub use host::{Device, Host};
-pub use machine::{Descriptor, Folder, Machine, Origin, Socket, Thread};
+pub use host::{Device, Host, HugePages};
+pub use machine::{Descriptor, Folder, Machine, Origin, Passed, Socket, Thread};
 pub use network::{Holder, Network};
 pub use switch::{Switch, SwitchPort};
 

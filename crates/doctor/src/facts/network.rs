@@ -1,6 +1,11 @@
 //! A network namespace.
 
-use ringway_host::survey::Surveyed;
+use std::collections::BTreeMap;
+
+use ringway_host::{
+    nft::rules::Judge,
+    survey::{Route, Surveyed},
+};
 use serde::{Deserialize, Serialize};
 
 /// Links of a network namespace, and how packets pass it.
@@ -13,6 +18,18 @@ pub struct Network {
     pub entrance: Option<i32>,
     /// Its links.
     pub links: Vec<Surveyed>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+    /// It passes on IPv4 packets between its links (`net.ipv4.ip_forward`).
+    pub forwarding: Option<bool>,
+    /// Its bridges show their IPv4 packets to the firewall (`net.bridge.bridge-nf-call-iptables`).
+    pub bridges_filtered: Option<bool>,
+    /// Links that take only packets whose answer would leave the same way (`net.ipv4.conf.*.rp_filter` = 1).
+    pub strict: Option<Vec<String>>,
+    /// Chains that judge what crosses the host or is for it, without those of our own table.
+    pub firewall: Option<Vec<Judge>>,
+    /// Offloads that somebody switched off, by link; the kernel's names of them.
+    pub switched_off: BTreeMap<String, Vec<String>>,
 }
 
 impl Network {

@@ -3,10 +3,15 @@
 //! A chapter is a file. A fault that is in the table is in docs/TROUBLESHOOTING.md, and the other way round.
 
 mod device;
+mod firewall;
 mod guest;
+mod host;
+mod offload;
+mod passthrough;
 mod path;
 mod qemu;
 mod queues;
+mod resources;
 mod scene;
 mod socket;
 mod tap;
@@ -18,11 +23,16 @@ use crate::Facts;
 pub const TABLE: &[Chapter] = &[
     tap::CHAPTER,
     path::CHAPTER,
+    firewall::CHAPTER,
+    offload::CHAPTER,
     socket::CHAPTER,
     device::CHAPTER,
     queues::CHAPTER,
     guest::CHAPTER,
     qemu::CHAPTER,
+    host::CHAPTER,
+    resources::CHAPTER,
+    passthrough::CHAPTER,
 ];
 
 /// Faults of one kind of thing.

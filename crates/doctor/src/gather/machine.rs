@@ -8,8 +8,11 @@ use std::{
 
 use rustix::process;
 
-use super::network::{namespace, tap};
-use super::words;
+use super::{
+    devices,
+    network::{namespace, tap},
+    words,
+};
 use crate::{
     command::Command,
     facts::{Descriptor, Machine, Origin, Thread},
@@ -46,9 +49,12 @@ pub(super) fn of_process(pid: i32) -> Option<Machine> {
         groups: groups(&status),
         net_admin: capable(&status),
         descriptors: descriptors(&proc),
-        descriptor_limit: soft_limit(&limits),
+        descriptor_limit: file_limit(&limits, 0),
+        descriptor_limit_hard: file_limit(&limits, 1),
         threads: threads(&proc),
         namespace: namespace(pid),
+        passthrough: devices::passed(&command),
+        huge_paths: devices::huge_paths(&command),
         command,
         ..Machine::default()
     })
@@ -63,8 +69,11 @@ pub(super) fn of_command(words: &[String]) -> Machine {
         user: process::geteuid().as_raw(),
         groups: groups(&status),
         net_admin: capable(&status),
-        descriptor_limit: soft_limit(&limits),
+        descriptor_limit: file_limit(&limits, 0),
+        descriptor_limit_hard: file_limit(&limits, 1),
         namespace: namespace("self"),
+        passthrough: devices::passed(words),
+        huge_paths: devices::huge_paths(words),
         command: words.to_vec(),
         ..Machine::default()
     }
@@ -108,11 +117,12 @@ fn capable(status: &str) -> bool {
     mask.is_some_and(|mask| mask & (1 << 12) != 0)
 }
 
-fn soft_limit(limits: &str) -> Option<u64> {
+/// The soft limit, or the hard one after it.
+fn file_limit(limits: &str, which: usize) -> Option<u64> {
     let line = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    line.split_whitespace().nth(which)?.parse().ok()
 }
 
 fn descriptors(proc: &Path) -> Vec<Descriptor> {

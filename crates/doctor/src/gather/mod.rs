@@ -1,5 +1,6 @@
 //! Looks at a host and its machines. Whatever cannot be seen is left out, and said.
 
+mod devices;
 mod host;
 mod machine;
 mod messages;
@@ -32,7 +33,6 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         version: env!("CARGO_PKG_VERSION").into(),
         ..Facts::default()
     };
-    facts.host = host::host();
     facts.machines = match which {
         Which::All => qemus()
             .into_iter()
@@ -45,6 +45,7 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         messages::own(machine, &mut facts.unseen);
     }
     messages::given(&mut facts, logs);
+    facts.host = host::host(&facts.machines);
     network::networks(&mut facts);
     facts.holders = network::holders();
     if !facts.machines.is_empty() {

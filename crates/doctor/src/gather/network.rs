@@ -2,12 +2,19 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use ringway_host::{netns, survey};
+use ringway_host::{
+    ethtool, netns,
+    nft::{NftError, rules},
+    survey,
+};
 
 use crate::{
     Facts,
     facts::{Holder, Machine, Network},
 };
+
+/// The table of networks of ours.
+const OURS: &str = "inet ringway";
 
 /// The number of the network namespace of a process, or of `self`.
 pub(super) fn namespace(process: impl std::fmt::Display) -> Option<u64> {
@@ -57,10 +64,44 @@ fn look(unseen: &mut Vec<String>) -> Network {
         unseen.push(format!("links: {error}"));
         Vec::new()
     });
+    let routes = survey::routes().unwrap_or_else(|error| {
+        unseen.push(format!("routes: {error}"));
+        Vec::new()
+    });
+    let firewall = rules::judges_in_full(OURS).map_err(|error| match error {
+        NftError::Missing(_) => unseen.push("firewalls: nft is not installed".into()),
+        other => unseen.push(format!("firewalls: {other}")),
+    });
+    let strict = |name: &str| number(&format!("ipv4/conf/{name}/rp_filter"));
+    let everywhere = strict("all");
+    let named = links.iter().map(|link| link.name.as_str());
+    let switched_off = named.clone().filter_map(|name| {
+        let off = ethtool::switched_off(name).ok()?;
+        (!off.is_empty()).then(|| (name.to_owned(), off))
+    });
     Network {
+        forwarding: number("ipv4/ip_forward").map(|it| it != 0),
+        // Where the module is not loaded nothing of the kind is done.
+        bridges_filtered: Some(number("bridge/bridge-nf-call-iptables") == Some(1)),
+        // The higher one counts (Documentation/networking/ip-sysctl.rst).
+        strict: everywhere.map(|all| {
+            let strict = named
+                .clone()
+                .filter(|name| strict(name).unwrap_or(0).max(all) == 1);
+            strict.map(str::to_owned).collect()
+        }),
+        firewall: firewall.ok(),
+        switched_off: switched_off.collect(),
+        routes,
         links,
         ..Network::default()
     }
+}
+
+/// A number of `/proc/sys/net`, which shows the namespace of the thread that reads.
+fn number(name: &str) -> Option<u32> {
+    let text = fs::read_to_string(Path::new("/proc/sys/net").join(name)).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Who has taps open, as far as that may be seen.
