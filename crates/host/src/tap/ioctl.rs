@@ -1,4 +1,4 @@
-//! The ioctls, each behind a function with checked arguments. All that is unsafe in this crate is here.
+//! The ioctls, each behind a function with checked arguments. All that is unsafe about taps is here.
 
 use std::{
     ffi::c_void,
