@@ -61,29 +61,53 @@ fn a_capture_shows_both_directions_and_leaves_nothing_behind() -> Result<()> {
     let begin = |arguments: &str, log: &str| {
         let log = lab.path(log).display().to_string();
         let job = host.start(&format!(
-            "echo $$ >{log}.pid; {ringway} capture {arguments} 2>{log}"
+            "echo $$ >{log}.pid; {ringway} {arguments} 2>{log}"
         ))?;
         run(
             &host,
-            &format!("until grep -q capturing {log}; do sleep 0.05; done"),
+            &format!("until grep -qE 'capturing|tracing' {log}; do sleep 0.05; done"),
         )?;
         anyhow::Ok(job)
     };
 
     // Of the daemon, at the gateway until Ctrl-C; of the switch, at the guest's tap, into a pipe.
     let gateway = lab.path("gateway.pcapng");
-    let first = begin(&format!("rw-lan --pcap {}", gateway.display()), "first")?;
+    let first = begin(
+        &format!("capture rw-lan --pcap {}", gateway.display()),
+        "first",
+    )?;
     let piped = lab.path("guest.pcapng");
     let control = daemon.control();
     let second = begin(
         &format!(
-            "guest0 --control {} --seconds 5 --pcap - >{}",
+            "capture guest0 --control {} --seconds 5 --pcap - >{}",
             control.display(),
             piped.display()
         ),
         "second",
     )?;
+    // The same as lines.
+    let lines = lab.path("lines");
+    let traced = begin(
+        &format!("trace rw-lan --count 3 arp or icmp >{}", lines.display()),
+        "traced",
+    )?;
     run(&guest, &format!("ping -c 3 -i 0.2 {GATEWAY}"))?;
+    traced.success(LIMIT)?;
+    let lines = std::fs::read_to_string(lines)?;
+    let mut parts = [
+        ["rw-lan out", "Request who-has", "<- guest0, service arp"],
+        ["rw-lan in ", "Reply 10.66.0.1", "-> guest0, service arp ("],
+        ["rw-lan out", "ICMP echo request", "<- guest0"],
+    ]
+    .into_iter();
+    ensure!(
+        lines.lines().all(|line| {
+            let mut parts = parts.next().into_iter().flatten();
+            parts.all(|part| line.contains(part))
+        }) && parts.next().is_none(),
+        "{lines}"
+    );
     let learned = daemon.ringway("stats --addresses")?;
     ensure!(
         learned.starts_with("PORT") && learned.contains("\nguest0 ") && learned.contains("rw-lan"),
@@ -120,7 +144,10 @@ fn a_capture_shows_both_directions_and_leaves_nothing_behind() -> Result<()> {
 
     // One that is killed is gone from the switch although nothing crosses the port.
     let switch = daemon.switch_id()?;
-    let killed = begin(&format!("web --pcap {}", gateway.display()), "third")?;
+    let killed = begin(
+        &format!("capture web --pcap {}", gateway.display()),
+        "third",
+    )?;
     let threads = format!("/proc/{switch}/task/*/comm");
     run(&host, &format!("grep -qx pcap {threads}"))?;
     run(
@@ -134,7 +161,10 @@ fn a_capture_shows_both_directions_and_leaves_nothing_behind() -> Result<()> {
     )?;
 
     // A port that goes ends its captures, and that is said.
-    let cut = begin(&format!("lan/web --pcap {}", gateway.display()), "fourth")?;
+    let cut = begin(
+        &format!("capture lan/web --pcap {}", gateway.display()),
+        "fourth",
+    )?;
     daemon.ringway("port delete lan web")?;
     ensure!(cut.wait(LIMIT)?.status == 1);
     let said = std::fs::read_to_string(lab.path("fourth"))?;

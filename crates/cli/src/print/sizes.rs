@@ -5,13 +5,58 @@ use ringway_measure::{
     switch::{
         figure,
         sizing::{Limit, Report},
+        window::Row,
     },
 };
 
 use super::table::{Align, Table};
 
-/// A table and what it means.
+/// Tables and what they mean.
 pub(crate) fn sizes(report: &Report) -> String {
+    let mut text = format!("{}\n{}\n{}", machine(report), rates(report), costs(report));
+    text += &format!(
+        "\nMedians of {} rounds of {:.1} s; +- is half of slowest to fastest.\n\
+         MPPS: million frames a second that arrived. P50, P99: microseconds under way,\n\
+         at half that rate and at most 1 MPPS. S: seconds of processor time of the\n\
+         switch, for a million frames and for a Gbit. SWITCHES, WAKEUPS: of its\n\
+         threads, for 1,000 frames. BUSY: time a worker had frames.\n",
+        report.rounds, report.window_seconds
+    );
+    for sentence in &report.meaning {
+        text += &format!("\n- {sentence}");
+    }
+    text + "\n"
+}
+
+/// Where it was measured, and who ran where.
+fn machine(report: &Report) -> String {
+    let machine = &report.machine;
+    let pages = match report.huge_pages {
+        true => "huge",
+        false => "ordinary",
+    };
+    let mut text = format!(
+        "{}, {} CPUs, Linux {}, guests' memory in {pages} pages\n",
+        machine.model, machine.processors, machine.kernel
+    );
+    let mut said = Vec::new();
+    for outcome in &report.rows {
+        let placed = (outcome.row.workers, &outcome.placement);
+        if !said.contains(&placed) {
+            let s = if placed.0 == 1 { "" } else { "s" };
+            text += &format!(
+                "{} worker{s} of the switch on CPU {}, guests on CPU {}\n",
+                placed.0,
+                list(&outcome.placement.switch),
+                list(&outcome.placement.guests)
+            );
+            said.push(placed);
+        }
+    }
+    text
+}
+
+fn rates(report: &Report) -> String {
     let mut table = Table::new([
         ("FRAME", Align::Right),
         ("RING", Align::Left),
@@ -21,27 +66,19 @@ pub(crate) fn sizes(report: &Report) -> String {
         ("GBIT/S", Align::Right),
         ("P50 US", Align::Right),
         ("P99 US", Align::Right),
-        ("S/MFRAME", Align::Right),
-        ("S/GBIT", Align::Right),
-        ("SWITCHES", Align::Right),
-        ("WAKEUPS", Align::Right),
         ("LIMIT", Align::Left),
     ]);
     for outcome in &report.rows {
-        let row = outcome.row;
+        let [frame, ring, workers] = names(&outcome.row);
         table.row([
-            row.frame.to_string(),
-            if row.packed { "packed" } else { "split" }.into(),
-            row.workers.to_string(),
+            frame,
+            ring,
+            workers,
             figure(outcome.mpps.median),
             width(outcome.mpps),
             figure(outcome.gbps.median),
             figure(outcome.latency_p50_us.median),
             figure(outcome.latency_p99_us.median),
-            figure(outcome.cpu_seconds_per_million_frames.median),
-            figure(outcome.cpu_seconds_per_gbit.median),
-            figure(outcome.context_switches_per_1000_frames.median),
-            figure(outcome.wakeups_per_1000_frames.median),
             match outcome.limit {
                 Limit::Switch => "switch",
                 Limit::Guests => "guests",
@@ -50,43 +87,39 @@ pub(crate) fn sizes(report: &Report) -> String {
             .into(),
         ]);
     }
-    let machine = &report.machine;
-    let huge = if report.huge_pages {
-        "huge"
-    } else {
-        "ordinary"
-    };
-    let mut text = format!(
-        "{}, {} CPUs, Linux {}, guests' memory in {huge} pages\n",
-        machine.model, machine.processors, machine.kernel
-    );
-    let mut said = Vec::new();
+    table.to_string()
+}
+
+fn costs(report: &Report) -> String {
+    let mut table = Table::new([
+        ("FRAME", Align::Right),
+        ("RING", Align::Left),
+        ("WORKERS", Align::Right),
+        ("S/MFRAME", Align::Right),
+        ("S/GBIT", Align::Right),
+        ("SWITCHES", Align::Right),
+        ("WAKEUPS", Align::Right),
+        ("BUSY", Align::Right),
+    ]);
     for outcome in &report.rows {
-        let placed = (outcome.row.workers, &outcome.placement);
-        if !said.contains(&placed) {
-            text += &format!(
-                "{} of the switch on CPU {}, guests on CPU {}\n",
-                match outcome.row.workers {
-                    1 => "1 worker".into(),
-                    many => format!("{many} workers"),
-                },
-                list(&outcome.placement.switch),
-                list(&outcome.placement.guests)
-            );
-            said.push(placed);
-        }
+        let [frame, ring, workers] = names(&outcome.row);
+        table.row([
+            frame,
+            ring,
+            workers,
+            figure(outcome.cpu_seconds_per_million_frames.median),
+            figure(outcome.cpu_seconds_per_gbit.median),
+            figure(outcome.context_switches_per_1000_frames.median),
+            figure(outcome.wakeups_per_1000_frames.median),
+            format!("{:.0}%", 100.0 * outcome.worker_busy.median),
+        ]);
     }
-    text += &format!(
-        "\n{table}\n\
-         Medians of {} rounds of {:.1} s; +- is half of what lies between the slowest and the fastest. MPPS: million frames a second \
-         that arrived. P50, P99: microseconds under way, at half that rate and at most 1 MPPS. S: seconds of processor time of the switch, for \
-         a million frames and for a Gbit. SWITCHES, WAKEUPS: of its threads, for 1,000 frames.\n",
-        report.rounds, report.window_seconds
-    );
-    for sentence in &report.meaning {
-        text += &format!("\n- {sentence}");
-    }
-    text + "\n"
+    table.to_string()
+}
+
+fn names(row: &Row) -> [String; 3] {
+    let ring = if row.packed { "packed" } else { "split" };
+    [row.frame.to_string(), ring.into(), row.workers.to_string()]
 }
 
 /// Half of what lies between the extremes, in per cent of the median.
