@@ -29,6 +29,8 @@ const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 /// Timestamps in nanoseconds: 10^-9.
 const NANOSECONDS: u8 = 9;
+/// Frames after which a stream says what was missed although more are waiting.
+const AT_ONCE: usize = 1024;
 
 /// Writes records as pcapng.
 pub struct Writer<W> {
@@ -160,7 +162,7 @@ pub fn drain<W: Write>(mut reader: Reader, writer: &mut Writer<W>) -> io::Result
 }
 
 /// Writes what is recorded at port `source` into a pipe until the capture ends or nobody reads the pipe any more. Whenever nothing
-/// waits, the stream says how many frames were missed, if that changed.
+/// waits, and every so many frames, the stream says how many were missed, if that changed.
 pub fn stream<W: Write>(
     mut reader: Reader,
     writer: &mut Writer<W>,
@@ -174,14 +176,21 @@ pub fn stream<W: Write>(
     loop {
         // Asked before the rest is taken out: what is there then is all.
         let ended = reader.is_abandoned();
-        while let Some(record) = reader.take() {
+        let mut left = AT_ONCE;
+        while left > 0
+            && let Some(record) = reader.take()
+        {
             writer.write(&record)?;
+            left -= 1;
         }
         let missed = counters.dropped(DropReason::CaptureFull);
         if missed != told {
             told = missed;
             let met = counters.queues[0].sent.frames() + missed;
             writer.statistics(source, met, missed)?;
+        }
+        if left == 0 {
+            continue;
         }
         writer.flush()?;
         if ended {

@@ -22,14 +22,27 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What the names of folders begin with; the process follows.
+const PREFIX: &str = "ringway-bench-";
+
 /// A folder that nobody else may look into. Dropped, it is removed.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A new one among the temporary files.
+    /// A new one among the temporary files. Those of processes that were killed go.
     pub fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("ringway-bench-{}", std::process::id()));
+        let all = std::env::temp_dir();
+        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            let owner = owner.and_then(|owner| owner.parse::<u32>().ok());
+            if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+                // Other users' stay.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = all.join(format!("{PREFIX}{}", std::process::id()));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.with_context(|| format!("cannot make {}; TMPDIR says where", path.display()))?;
         Ok(Self(path))

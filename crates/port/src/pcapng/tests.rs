@@ -213,3 +213,29 @@ fn a_packet_says_whither_it_went_and_what_became_of_it() {
         assert_eq!(lines.len(), told.len());
     }
 }
+
+#[test]
+fn a_stream_that_always_has_more_to_write_tells_what_was_missed() {
+    use std::os::fd::AsFd as _;
+
+    let counters = Arc::new(Counters::new(1));
+    let (capture, reader) = Capture::new(counters.clone()).unwrap();
+    let mut heads = Heads::new();
+    // More than the capture holds, before anything is read.
+    let long = frame(1, 4000);
+    while counters.dropped(DropReason::CaptureFull) == 0 {
+        let mut burst = Burst::new(&mut heads);
+        assert!(burst.push_private(&[0; 12], &long));
+        if capture.send(0, &burst, 1).reason.is_some() {
+            counters.drop_frames(DropReason::CaptureFull, 1);
+        }
+    }
+    drop(capture);
+    let (_reading, pipe) = io::pipe().unwrap();
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file, SourceNames::default()).unwrap();
+    stream(reader, &mut writer, 4, &counters, pipe.as_fd()).unwrap();
+    let kinds: Vec<_> = blocks(&file).into_iter().map(|(kind, _)| kind).collect();
+    let told = kinds.iter().position(|kind| *kind == INTERFACE_STATISTICS);
+    assert!(told.unwrap() < kinds.len() - 1, "{} blocks", kinds.len());
+}
