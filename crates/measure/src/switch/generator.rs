@@ -215,7 +215,10 @@ impl Generator {
             if traffic.touched {
                 piece.touch();
             }
-            if let Some(arrival) = arrival {
+            // What begins in the middle of a frame has none.
+            if let Some(arrival) = arrival
+                && receiver.left == 0
+            {
                 let departure = piece.word(STAMP);
                 if departure != 0 && count.latencies.len() < count.latencies.capacity() {
                     let nanoseconds = arrival.saturating_sub(departure);

@@ -78,11 +78,15 @@ fn more_workers(rows: &[Outcome]) -> Option<String> {
 /// Who could not do more; where it was not the switch, what it could.
 fn limits(rows: &[Outcome]) -> Vec<String> {
     let named = |limit| {
-        let found = rows.iter().filter(move |outcome| outcome.limit == limit);
-        let names: Vec<_> = found.map(|outcome| outcome.row.to_string()).collect();
-        (!names.is_empty()).then(|| match names.len() == rows.len() {
-            true => "every row".to_owned(),
-            false => names.join("; "),
+        let names = |is: bool| -> Vec<_> {
+            let found = rows.iter().filter(|outcome| (outcome.limit == limit) == is);
+            found.map(|outcome| outcome.row.to_string()).collect()
+        };
+        let (those, others) = (names(true), names(false));
+        (!those.is_empty()).then(|| match others.len() {
+            0 => "every row".to_owned(),
+            few if few < those.len() => format!("every row but {}", others.join("; ")),
+            _ => those.join("; "),
         })
     };
     let mut all = Vec::new();

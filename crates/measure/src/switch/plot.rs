@@ -79,7 +79,7 @@ fn draw(
         let whisker = [(at(mpps.min), middle), (at(mpps.max), middle)];
         area.draw(&PathElement::new(whisker, BLACK.stroke_width(1)))?;
         let label = format!(
-            "{}   {} Gbit/s",
+            "{} Mpps, {} Gbit/s",
             figure(mpps.median),
             figure(outcome.gbps.median)
         );

@@ -316,7 +316,7 @@ pub(super) mod tests {
     fn a_plot_has_a_bar_and_a_line_for_each_row() {
         let report = report(Limit::Processors, Sharing::Processors, 1.0);
         let svg = super::super::plot::svg(&report).unwrap();
-        assert_eq!(svg.matches("10.0   5.12 Gbit/s").count(), 2);
+        assert_eq!(svg.matches("10.0 Mpps, 5.12 Gbit/s").count(), 2);
         assert!(svg.starts_with("<svg") && svg.contains("Pale"), "{svg}");
     }
 }
