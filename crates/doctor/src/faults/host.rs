@@ -252,3 +252,34 @@ fn kvm_trouble(host: &Host, machine: &Machine) -> Option<(String, Vec<String>)> 
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// KVM that boots is not to be had on every machine that runs tests.
+    #[test]
+    fn who_is_emulated_though_kvm_boots_is_told() {
+        let machine = |name: &str, accel: &str| Machine {
+            name: name.into(),
+            command: ["qemu-system-x86_64", "-accel", accel]
+                .map(str::to_owned)
+                .into(),
+            ..Machine::default()
+        };
+        let mut facts = Facts {
+            machines: vec![machine("slow", "tcg"), machine("fast", "kvm")],
+            ..Facts::default()
+        };
+        facts.host.kvm.present = true;
+        facts.host.kvm_boots = Some(Ok(()));
+        let found = crate::judge(&facts);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(
+            (found[0].fault, found[0].machine.as_deref()),
+            ("tcg-chosen", Some("slow"))
+        );
+        facts.host.kvm_boots = None;
+        assert!(crate::judge(&facts).is_empty());
+    }
+}
