@@ -160,7 +160,12 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let paths = bench.paths(&plan).0.len();
     let time = bench.time(&plan, paths).as_secs().div_ceil(60);
     if paths > 0 {
-        tracing::info!("{paths} paths take about {time} min; Ctrl-C ends it");
+        let plural = if paths == 1 {
+            "path takes"
+        } else {
+            "paths take"
+        };
+        tracing::info!("{paths} {plural} about {time} min; Ctrl-C ends it");
     }
     let report = bench.run(&plan);
     bar.finish_and_clear();

@@ -108,6 +108,7 @@ pub(crate) fn welcome() -> String {
          `ringway port create default vm1` makes a port and says how you start one there yourself. `ringway net create NAME` makes a network of your own, `ringway lease list` shows who has which address.\n\n\
          Without a daemon and without root, a switch whose ports are sockets connects virtual machines among themselves:\n\n\
          \x20 ringway switch --port vhost-user,path=/tmp/vm1.sock --port vhost-user,path=/tmp/vm2.sock\n\n\
+         When something is slow or broken, `ringway doctor` says what, why, and the command that cures it; `ringway top` and `ringway show` watch.\n\n\
          `ringway --help` lists all verbs, `ringway dump --help` tells how to look at what a virtual machine sends.\n",
         env!("CARGO_PKG_VERSION"),
     )

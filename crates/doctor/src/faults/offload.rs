@@ -70,8 +70,7 @@ const NIC: Fault = Fault {
             let is_off = |key: &&str| device.get(key).is_some() && !device.is_on(key, true);
             let off: Vec<&str> = keys.into_iter().filter(is_off).collect();
             // All that rests on the guest's checksums, and no more: somebody cured DHCP so.
-            let deliberate =
-                off == WITH_CHECKSUMS[..3] && WITH_CHECKSUMS.iter().all(|key| is_off(key));
+            let deliberate = off == WITH_CHECKSUMS[..3] && WITH_CHECKSUMS.iter().all(is_off);
             if off.is_empty() || deliberate {
                 return None;
             }

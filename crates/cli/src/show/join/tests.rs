@@ -99,8 +99,8 @@ fn world(machine: Machine) -> World {
             machines: vec![machine],
             networks: vec![Network {
                 id: Some(1),
-                entrance: None,
                 links: links(),
+                ..Network::default()
             }],
             ..Facts::default()
         },
@@ -229,6 +229,7 @@ fn a_machine_in_another_network_namespace_is_drawn_with_what_is_there() {
             addresses: vec!["10.1.1.1/24".parse().unwrap()],
             ..inside
         }],
+        ..Network::default()
     });
     world.rates.links.push(port("5/tap0", "", 6.0));
     let seen = map(&world, &Wanted::All);
