@@ -252,7 +252,12 @@ impl Threads {
     fn set(&self, thread: i32, cpus: &CpuList) -> Result<(), PinError> {
         let mut set = CpuSet::new();
         cpus.iter().for_each(|cpu| set.set(cpu.into()));
-        sched_setaffinity(Pid::from_raw(thread), &set).map_err(|error| PinError::Refused {
+        let done = match sched_setaffinity(Pid::from_raw(thread), &set) {
+            // QEMU's helpers come and go; one that has ended meanwhile needs nothing.
+            Err(Errno::SRCH) if started(self.process).is_some() => Ok(()),
+            done => done,
+        };
+        done.map_err(|error| PinError::Refused {
             thread,
             process: self.process,
             cpus: cpus.clone(),
@@ -375,6 +380,36 @@ mod tests {
         assert_eq!(threads(&sleeper), before);
         let error = before.reset(&path).unwrap_err();
         assert!(matches!(error, PinError::NothingSaved(_)), "{error}");
+        drop(sleeper.done);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_no_reason_to_stop() {
+        let path = std::env::temp_dir().join(format!("ringway-ended-{}", std::process::id()));
+        let sleeper = sleeper();
+        let mut threads = threads(&sleeper);
+        let cpus = threads.threads[0].cpus.clone();
+        let first = CpuList::new([cpus.iter().next().unwrap()]).unwrap();
+        // Numbers of threads end below 2^22.
+        threads.threads.insert(
+            0,
+            Thread {
+                id: 1 << 22,
+                role: Role::Vcpu(2),
+                cpus,
+            },
+        );
+        let pinning = Pinning {
+            vcpus: Some(first.clone()),
+            ..Pinning::default()
+        };
+        threads.pin(&pinning, &path).unwrap();
+        assert_eq!(affinity(sleeper.ids[1]).unwrap(), first);
+        // A process that is gone as a whole is one.
+        threads.process = 1 << 22;
+        let error = threads.pin(&pinning, &path).unwrap_err();
+        assert!(matches!(error, PinError::Refused { .. }), "{error}");
+        fs::remove_file(&path).unwrap();
         drop(sleeper.done);
     }
 
