@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use ringway_tests::{
     Daemon, Endpoint, Lab, Need, Netns, Pair,
     guest::Builder,
-    machine::{Machines, allowed},
+    machine::{Machines, again_if_a_timer_was_lost, allowed},
     qemu,
     switch::ringway,
 };
@@ -56,6 +56,10 @@ fn guest<'a>(lab: &'a Lab, name: &str, queues: u16) -> Result<Builder<'a>> {
 
 #[test]
 fn guests_started_with_the_printed_flags_use_every_queue() -> Result<()> {
+    again_if_a_timer_was_lost(printed_flags)
+}
+
+fn printed_flags() -> Result<()> {
     let Some(lab) = Lab::with("vm-args", &[Need::Guests])? else {
         return Ok(());
     };

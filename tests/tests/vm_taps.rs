@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use ringway_tests::{
     Daemon, Endpoint, Guest, Lab, Need, Netns,
     iperf::{Iperf, flows},
-    machine::Machines,
+    machine::{Machines, again_if_a_timer_was_lost},
     pair::{boot_both, ping},
     stream::BLOCK,
 };
@@ -121,6 +121,10 @@ fn every_pair_carries(
 
 #[test]
 fn machines_of_every_model_run_on_taps_and_leave_nothing() -> Result<()> {
+    again_if_a_timer_was_lost(machines_on_taps)
+}
+
+fn machines_on_taps() -> Result<()> {
     let Some(lab) = Lab::with("vm-taps", &NEEDS)? else {
         return Ok(());
     };
