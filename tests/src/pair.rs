@@ -50,8 +50,8 @@ impl Pair {
     }
 
     /// Pings from `a` to `b`, `count` times as fast as answers come; every one must be answered.
-    pub fn ping(&self, count: u32, options: &str) -> Result<()> {
-        ping(&self.a, B, count, options)
+    pub fn ping(&self, count: u32, bytes: u32) -> Result<()> {
+        ping_sized(&self.a, B, count, bytes)
     }
 
     /// The switch's statistics, checked.
@@ -127,10 +127,20 @@ pub fn boot_both(a: Builder<'_>, b: Builder<'_>) -> Result<(Guest, Guest)> {
 }
 
 /// Pings `address` from `guest`, as fast as answers come; every one must be answered.
-pub fn ping(guest: &Guest, address: &str, count: u32, options: &str) -> Result<()> {
-    let text = guest.sh(&format!("ping -q -A -c {count} -W 5 {options} {address}"))?;
+pub fn ping(guest: &Guest, address: &str, count: u32) -> Result<()> {
+    ping_sized(guest, address, count, 56)
+}
+
+/// As [`ping`], with this many bytes in each, which must cross in one piece.
+///
+/// BusyBox sends them: it waits a second for an answer before it sends the next, and again at the end. That of iputils, with
+/// `-A`, ends after twice the longest time so far: a processor that was away for some milliseconds counts as loss.
+pub fn ping_sized(guest: &Guest, address: &str, count: u32, bytes: u32) -> Result<()> {
+    let text = guest.sh(&format!(
+        "ping -q -c 1 -W 5 -M do -s {bytes} {address} && busybox ping -q -A -c {count} -W 5 -s {bytes} {address}"
+    ))?;
     if !text.contains(&format!(
-        "{count} packets transmitted, {count} received, 0% packet loss"
+        "{count} packets transmitted, {count} packets received, 0% packet loss"
     )) {
         bail!("pings were lost: {text}");
     }

@@ -114,7 +114,7 @@ fn a_guest_leaves_and_comes_back_while_the_other_goes_on() -> Result<()> {
         statistics.port("b")?.drops
     ));
     for guest in [&a, &b] {
-        ping(guest, HOST, 50, "")?;
+        ping(guest, HOST, 50)?;
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ fn other_layouts_of_buffers_and_headers() -> Result<()> {
         "{b:?}"
     );
     both_carry(&pair.a, &pair.b, 5)?;
-    pair.ping(50, "-s 1472 -M do")?;
+    pair.ping(50, 1472)?;
     let statistics = audit(&mut pair.switch, &[&pair.a, &pair.b])?;
     lab.report(&format!(
         "drops: {:?}",
@@ -217,8 +217,8 @@ fn one_pair_and_both(a: &Guest, b: &Guest) -> Result<()> {
 }
 
 fn both_carry(a: &Guest, b: &Guest, key: u8) -> Result<()> {
-    ping(a, B, 20, "")?;
-    ping(b, A, 20, "")?;
+    ping(a, B, 20)?;
+    ping(b, A, 20)?;
     let stream = Stream { blocks: 4, key };
     stream.send(a, b, B)?;
     stream.send(b, a, A)?;

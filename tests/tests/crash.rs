@@ -81,7 +81,7 @@ fn both_carry(a: &Guest, b: &Guest, key: u8) -> Result<()> {
     // The first may be lost while the link comes up again.
     for (from, address) in [(a, B), (b, A)] {
         from.sh(&format!("ping -q -c 1 -w 20 {address}"))?;
-        ping(from, address, 20, "")?;
+        ping(from, address, 20)?;
     }
     Stream { blocks: 4, key }.send(a, b, B)?;
     Stream { blocks: 4, key }.send(b, a, A)?;

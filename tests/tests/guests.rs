@@ -57,7 +57,7 @@ fn eight_queue_pairs() -> Result<()> {
         let link = guest.sh("ip link show eth0")?;
         ensure!(link.contains(" mtu 9000 "), "{link}");
     }
-    pair.ping(50, "-s 8972 -M do")?;
+    pair.ping(50, 8972)?;
     serves(&lab, &mut pair, 8)?;
     report(&lab, &mut pair)
 }
@@ -97,8 +97,8 @@ fn serves(lab: &Lab, pair: &mut Pair, queues: u16) -> Result<()> {
             "not {queues} of {queues} pairs in use: {channels}"
         );
     }
-    pair.ping(200, "")?;
-    pair.ping(20, "-s 1472 -M do")?;
+    pair.ping(200, 56)?;
+    pair.ping(20, 1472)?;
     for (direction, run) in [
         ("a to b", Iperf::new(&pair.a, &pair.b, B)),
         ("b to a", Iperf::new(&pair.a, &pair.b, B).reverse()),
@@ -133,7 +133,7 @@ fn jumbo_frames(lab: &Lab, pair: &Pair) -> Result<()> {
     for guest in [&pair.a, &pair.b] {
         guest.sh("ip link set eth0 mtu 9000")?;
     }
-    pair.ping(50, "-s 8972 -M do")?;
+    pair.ping(50, 8972)?;
     // Without segmentation offload every frame has the MTU's size.
     for guest in [&pair.a, &pair.b] {
         guest.sh("ethtool -K eth0 tso off gso off")?;

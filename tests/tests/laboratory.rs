@@ -23,7 +23,7 @@ fn a_guest_boots_and_reaches_its_host_over_a_tap() -> Result<()> {
         .within(&netns)
         .boot()?;
     guest.configure("eth0", "10.0.0.1/24")?;
-    ping(&guest, "10.0.0.254", 20, "")?;
+    ping(&guest, "10.0.0.254", 20)?;
     assert!(guest.sh("ip link show eth0")?.contains("mtu 1400"));
     assert!(guest.sh("ethtool -l eth0")?.contains("Combined:\t2"));
 
@@ -54,7 +54,7 @@ fn two_guests_meet_over_a_foreign_back_end() -> Result<()> {
     let (a, b) = boot_both(guest("a"), guest("b"))?;
     a.configure("eth0", &format!("{A}/24"))?;
     b.configure("eth0", &format!("{B}/24"))?;
-    ping(&a, B, 20, "")?;
+    ping(&a, B, 20)?;
     let measured = Iperf::new(&a, &b, B).run()?;
     assert!(measured.bytes > 1_000_000, "{measured:?}");
     Ok(())

@@ -7,7 +7,7 @@ use ringway_tests::{
     audit::{audit, checksum_errors},
     guest::Nic,
     iperf::{Iperf, flows},
-    pair::{A, B, boot_both, ping},
+    pair::{A, B, boot_both, ping, ping_sized},
     stream::Stream,
     switch::{PortStatistics, QueueStatistics},
 };
@@ -50,9 +50,9 @@ fn guests_and_host_with_and_without_offloads() -> Result<()> {
     b.configure("eth0", &format!("{B}/24"))?;
 
     for guest in [&a, &b] {
-        ping(guest, HOST, 100, "")?;
+        ping(guest, HOST, 100)?;
     }
-    ping(&a, B, 100, "-s 1472 -M do")?;
+    ping_sized(&a, B, 100, 1472)?;
     features_are_as_asked(&mut switch)?;
 
     let ends: [(&str, &dyn Endpoint, &str); 3] =

@@ -80,7 +80,7 @@ fn printed_flags() -> Result<()> {
         let vectors: u16 = vectors.trim().parse()?;
         ensure!(vectors > 2 * queues, "{vectors} vectors");
         lab.report(&format!("{queues} queue pairs: {vectors} vectors"));
-        pair.ping(20, "")?;
+        pair.ping(20, 56)?;
         pair.every_queue_pair_carries(&lab, queues)?;
     }
     Ok(())

@@ -179,9 +179,9 @@ fn machines_on_taps() -> Result<()> {
             leases.contains(&address) && leases.contains(&peer),
             "{leases}"
         );
-        ping(&one, GATEWAY, 20, "")?;
-        ping(&one, &peer, 20, "")?;
-        ping(&two, &address, 20, "")?;
+        ping(&one, GATEWAY, 20)?;
+        ping(&one, &peer, 20)?;
+        ping(&two, &address, 20)?;
         for (client, server, to) in [(&one, &two, &peer), (&two, &one, &address)] {
             let measured = Iperf::new(client, server, to).bytes(8 << 20).run()?;
             ensure!(flows(&measured), "{driver}: {measured:?}");
@@ -202,7 +202,7 @@ fn machines_on_taps() -> Result<()> {
     // The macvtap: everything on that network but the host.
     let name = interface(&one, &nics[6]["mac"])?;
     one.configure(&name, &format!("{MACVTAP}/24"))?;
-    ping(&one, OUTSIDE, 20, "")?;
+    ping(&one, OUTSIDE, 20)?;
     every_pair_carries(&lab, &one, &name, 2, &outside, [MACVTAP, OUTSIDE])?;
     ensure!(one.run(&format!("ping -c 2 -W 1 {HOST}"))?.status != 0);
 
@@ -253,7 +253,7 @@ fn machines_on_taps() -> Result<()> {
     );
     let links = host.sh("ip -br link")?;
     ensure!(!links.contains("rt-") && !links.contains("rwb-"), "{links}");
-    ping(&two, GATEWAY, 5, "")?;
+    ping(&two, GATEWAY, 5)?;
 
     // Stopped by a command, and by Ctrl-C.
     let gone = || -> Result<()> {

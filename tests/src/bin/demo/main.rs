@@ -166,7 +166,8 @@ fn measure(
         "{QUEUES} queue pairs were set up, the guests use {pairs:?}"
     );
     let rtt = screen.step(&format!("ping {PINGS} times"), || {
-        let command = format!("ping -q -A -c {PINGS} -W 5 b");
+        // BusyBox waits a second for an answer, iputils some milliseconds.
+        let command = format!("busybox ping -q -A -c {PINGS} -W 5 b");
         let rtt = Rtt::parse(&a.sh(&command)?)?;
         ensure!(rtt.lost == 0, "{} pings were lost", rtt.lost);
         Ok((rtt, "every one was answered".into()))

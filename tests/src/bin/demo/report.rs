@@ -39,10 +39,11 @@ impl Rtt {
                 .ok()
         };
         let sent = number(" packets transmitted").with_context(wrong)?;
-        let received = number(" received").with_context(wrong)?;
+        let received = number(" packets received").with_context(wrong)?;
         let times = text
-            .split("min/avg/max/mdev = ")
+            .split("min/avg/max = ")
             .nth(1)
+            .and_then(|times| times.split_whitespace().next())
             .with_context(wrong)?;
         let mut times = times.split('/').map(str::parse);
         let mut next = || times.next().with_context(wrong)?.with_context(wrong);
@@ -146,9 +147,9 @@ mod tests {
 
     #[test]
     fn what_ping_prints_is_read() {
-        let text = "PING 10.0.0.2 (10.0.0.2) 56(84) bytes of data.\n\n--- 10.0.0.2 ping statistics ---\n\
-            100 packets transmitted, 98 received, 2% packet loss, time 80ms\n\
-            rtt min/avg/max/mdev = 0.310/0.452/1.201/0.100 ms, ipg/ewma 0.8/0.4 ms\n";
+        let text = "PING 10.0.0.2 (10.0.0.2): 56 data bytes\n\n--- 10.0.0.2 ping statistics ---\n\
+            100 packets transmitted, 98 packets received, 2% packet loss\n\
+            round-trip min/avg/max = 0.310/0.452/1.201 ms\n";
         let rtt = Rtt::parse(text).unwrap();
         let expected = Rtt {
             lost: 2,
