@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::{
     Lab, Netns,
     agent::Agent,
-    archive,
+    archive, emulator,
     endpoint::Endpoint,
     process::{Process, command, first_readable},
     qemu::{self, Accel},
@@ -474,6 +474,7 @@ impl Drop for Guest {
         if thread::panicking() {
             eprintln!("{}", self.last_words());
         }
+        emulator::examine(&self.name, &self.monitor);
         self.process.kill();
     }
 }

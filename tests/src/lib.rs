@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod doctor;
 pub mod dump;
+pub mod emulator;
 mod endpoint;
 mod gate;
 pub mod guest;

@@ -27,26 +27,6 @@ pub struct Machines<'a> {
     lab: &'a Lab,
 }
 
-/// Does it again, once, if a guest's kernel said that a processor's timer never came. QEMU loses one now and then when it emulates
-/// more processors than the host has; such a guest stands still and proves nothing, neither way.
-pub fn again_if_a_timer_was_lost(mut run: impl FnMut() -> Result<()>) -> Result<()> {
-    match run() {
-        Err(error) if is_a_lost_timer(&format!("{error:#}")) => {
-            eprintln!(
-                "a processor of the guest lost its timer, another guest is booted: {error:#}"
-            );
-            run()
-        }
-        done => done,
-    }
-}
-
-/// kernel/rcu/tree_stall.h: the thread slept for a jiffy, and was not woken for thousands.
-fn is_a_lost_timer(error: &str) -> bool {
-    error.contains("rcu_preempt kthread timer wakeup didn't happen")
-        || error.contains("rcu_preempt kthread starved")
-}
-
 impl<'a> Machines<'a> {
     /// Those of this lab.
     pub fn new(lab: &'a Lab) -> Self {
@@ -184,31 +164,5 @@ pub fn allowed(thread: i64) -> Result<String> {
     match line {
         Some(list) => Ok(list.trim().to_owned()),
         None => bail!("no list in {status}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STALL: &str = "rcu: rcu_preempt kthread starved for 5252 jiffies!";
-
-    #[test]
-    fn only_what_lost_a_timer_is_done_again_and_only_once() {
-        for (error, runs) in [(STALL, 2), ("no address", 1)] {
-            let mut count = 0;
-            let done = again_if_a_timer_was_lost(|| {
-                count += 1;
-                bail!("guest one: {error}")
-            });
-            assert!(done.is_err());
-            assert_eq!(count, runs, "{error}");
-        }
-        let mut first = true;
-        let done = again_if_a_timer_was_lost(|| {
-            ensure!(!std::mem::take(&mut first), "{STALL}");
-            Ok(())
-        });
-        done.unwrap();
     }
 }

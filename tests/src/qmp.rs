@@ -39,9 +39,14 @@ pub struct Event {
 impl Qmp {
     /// Connects to the monitor at `path`; `name` stands in messages.
     pub(crate) fn connect(name: &str, path: &Path) -> Result<Self> {
+        Self::connect_within(name, path, LIMIT)
+    }
+
+    /// As [`Self::connect`], with another limit for each answer.
+    pub(crate) fn connect_within(name: &str, path: &Path, limit: Duration) -> Result<Self> {
         let stream = UnixStream::connect(path)
             .with_context(|| format!("guest {name}: no monitor at {}", path.display()))?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(limit))?;
         let mut qmp = Self {
             name: name.to_owned(),
             stream: BufReader::new(stream),

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
     Daemon, Endpoint, Lab, Need, Netns, Pair,
+    emulator::again_if_an_interrupt_was_lost,
     guest::Builder,
-    machine::{Machines, again_if_a_timer_was_lost, allowed},
+    machine::{Machines, allowed},
     qemu,
     switch::ringway,
 };
@@ -56,7 +57,7 @@ fn guest<'a>(lab: &'a Lab, name: &str, queues: u16) -> Result<Builder<'a>> {
 
 #[test]
 fn guests_started_with_the_printed_flags_use_every_queue() -> Result<()> {
-    again_if_a_timer_was_lost(printed_flags)
+    again_if_an_interrupt_was_lost(printed_flags)
 }
 
 fn printed_flags() -> Result<()> {
