@@ -130,7 +130,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Starts QEMU with these flags alone, and what the agent needs; what else was said of the guest is not heeded.
+    /// Starts QEMU with these flags alone, and what the agent and the monitor need unless it is among them, as when they come of an
+    /// earlier guest of this name; what else was said of the guest is not heeded.
     pub fn flags(mut self, flags: Vec<String>) -> Self {
         self.flags = Some(flags);
         self
@@ -221,8 +222,10 @@ impl<'a> Builder<'a> {
         );
         self.arguments(&mut qemu, accel, &socket, &console)?;
         let monitor = self.lab.path(&format!("{}.qmp", self.name));
-        qemu.arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        if !self.is_in_flags(&monitor) {
+            qemu.arg("-qmp")
+                .arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        }
         if let Some((_, path)) = incoming {
             qemu.arg("-incoming")
                 .arg(format!("unix:{}", path.display()));
@@ -262,6 +265,12 @@ impl<'a> Builder<'a> {
         })
     }
 
+    fn is_in_flags(&self, path: &Path) -> bool {
+        let path = path.display().to_string();
+        let mut flags = self.flags.iter().flatten();
+        flags.any(|flag| flag.contains(&path))
+    }
+
     fn arguments(
         &self,
         qemu: &mut Command,
@@ -271,7 +280,9 @@ impl<'a> Builder<'a> {
     ) -> Result<()> {
         if let Some(flags) = &self.flags {
             qemu.args(flags);
-            agent_port(qemu, agent);
+            if !self.is_in_flags(agent) {
+                agent_port(qemu, agent);
+            }
             return Ok(());
         }
         let [kernel, mut initramfs] = qemu::image(self.variant)?;

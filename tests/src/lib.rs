@@ -11,7 +11,6 @@ mod agent;
 mod archive;
 pub mod audit;
 pub mod crossing;
-pub mod cures;
 pub mod daemon;
 pub mod dhcp;
 pub mod doctor;

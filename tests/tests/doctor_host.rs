@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, ensure};
 use ringway_tests::{
     Endpoint, Guest, Lab, Need, Netns,
-    doctor::{Doctor, Finding, command, name},
+    doctor::{self, Doctor, Finding, bridge, command, name, tap_nic},
     guest::Job,
     switch::binary,
 };
@@ -22,22 +22,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A user that has no rights but to be.
 const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all";
 
-/// A NIC on a tap that is opened by name.
-fn nic(tap: &str, netdev: &str) -> String {
-    format!(
-        "-netdev tap,id=n-{tap},ifname={tap},script=no,downscript=no{netdev} -device virtio-net-pci,netdev=n-{tap},romfile= "
-    )
-}
-
-/// Makes a tap in a bridge.
+/// A tap in a bridge of its own.
 fn tap(place: &dyn Endpoint, options: &str) -> Result<String> {
-    let (bridge, tap) = (name("br"), name("t"));
-    let line = format!(
-        "ip link add {bridge} type bridge && ip link set {bridge} up && ip tuntap add dev {tap} mode tap {options} && \
-         ip link set {tap} master {bridge} && ip link set {tap} up"
-    );
-    place.start(&line)?.success(LIMIT)?;
-    Ok(tap)
+    doctor::tap(place, &bridge(place)?, options)
 }
 
 /// A namespace that sees a /dev of its own.
@@ -92,20 +79,24 @@ fn devices_that_are_not_there_or_not_for_everybody() -> Result<()> {
     };
     let devices = Devices::new(&lab)?;
     let tap = tap(&devices.place, "user 65534")?;
-    let doctor = Doctor::of(&devices, "/dev/ringway");
+    let doctor = Doctor::within(&devices).by("/dev/ringway");
     let nobody = doctor.clone().after(NOBODY);
-    let flags = nic(&tap, "");
+    let line = command(&tap_nic(&tap, "", ""));
 
     // The driver of taps is part of this kernel or loaded: what its module's cure does is shown in a guest.
-    let said = doctor.starts(&flags)?.stderr;
-    ensure!(said.contains("/dev/net/tun: No such file"), "{said}");
-    let line = format!("-- {}", command(&flags));
+    doctor.refuses(&line, "/dev/net/tun: No such file")?;
+    let line = format!("-- {line}");
     let found = doctor.finds(&line, "tun-unusable", "/dev/net/tun")?;
     ensure!(found.cure[0] == "modprobe tun", "{found:?}");
     devices.device("net/tun", "600", "10 200")?;
     doctor.is_silent(&line)?;
     let denied = "/dev/net/tun: Permission denied";
-    nobody.revives(&flags, "tun-unusable", "/dev/net/tun", denied)?;
+    nobody.revives(
+        &tap_nic(&tap, "", ""),
+        "tun-unusable",
+        "/dev/net/tun",
+        denied,
+    )?;
 
     // KVM: who asks for translation gets it.
     let kvm = command("").replace("-accel tcg", "-accel kvm");
@@ -113,11 +104,7 @@ fn devices_that_are_not_there_or_not_for_everybody() -> Result<()> {
         doctor.is_silent(&format!("-- {}", command("")))?;
         doctor.finds(&format!("-- {kvm}"), "kvm-unusable", "/dev/kvm")
     };
-    let said = devices
-        .start(&format!("echo quit | {kvm} -monitor stdio"))?
-        .wait(LIMIT)?;
-    let missing = "Could not access KVM kernel module: No such file";
-    ensure!(said.stderr.contains(missing), "{said:?}");
+    doctor.refuses(&kvm, "Could not access KVM kernel module: No such file")?;
     let found = ask(&doctor)?;
     ensure!(found.what.contains("there is no /dev/kvm"), "{found:?}");
     devices.device("kvm", "600", "10 232")?;
@@ -141,19 +128,23 @@ fn a_machine_may_open_too_few_files() -> Result<()> {
     let place = Netns::new()?;
     let doctor = Doctor::new(&place)?;
     let (wide, narrow) = (tap(&place, "multi_queue")?, tap(&place, "")?);
-    let (many, one) = (
-        nic(&wide, ",queues=16").replace("romfile=", "romfile=,mq=on,vectors=34"),
-        nic(&narrow, ""),
-    );
+    let many = tap_nic(&wide, ",queues=16", ",mq=on,vectors=34");
+    let one = tap_nic(&narrow, "", "");
     let label = name("vm");
-    let line = format!("-- {}", command(&format!("-name {label} {many}")));
+    let started = command(&format!("-name {label} {many}"));
+    let line = format!("-- {started}");
     let few = doctor.clone().after("prlimit --nofile=20:20");
-    let said = few.starts(&many)?.stderr;
-    ensure!(said.contains("Too many open files"), "{said}");
+    few.refuses(&started, "Too many open files")?;
     let found = few.finds(&line, "files-short", &label)?;
-    ensure!(found.cure[0].starts_with("ulimit -n "), "{found:?}");
+    // What is printed is for the shell that starts it.
+    let raised = format!("sh -c '{}; exec \"$@\"' --", found.line()?);
+    let raised = doctor
+        .clone()
+        .after(&format!("prlimit --nofile=20: {raised}"));
+    raised.is_silent(&line)?;
+    raised.starts(&started)?;
     doctor.is_silent(&line)?;
-    ensure!(doctor.starts(&many)?.status == 0);
+    doctor.starts(&started)?;
     // A machine with one queue may do with less.
     let less = doctor.clone().after("prlimit --nofile=64:64");
     less.is_silent(&format!("-- {}", command(&one)))?;
@@ -210,15 +201,15 @@ fn modules_huge_pages_and_offloads_of_a_host() -> Result<()> {
     let host = guest(&lab, &["-device", "e1000,romfile="], "")?;
     let doctor = Doctor::within(&host);
     let nobody = doctor.clone().after(NOBODY);
-    let plain = format!("-- {}", command(&nic("none", "")));
+    let plain = format!("-- {}", command(&tap_nic("none", "", "")));
 
     // Taps and vhost-net: no module, and a mode that keeps others out.
     host.sh("rmmod vhost_net; rmmod tun")?;
     doctor.mends(&plain, "tun-unusable", "/dev/net/tun")?;
     host.sh("chmod 600 /dev/net/tun")?;
     let tap = tap(&host, "user 65534")?;
-    let plain = format!("-- {}", command(&nic(&tap, "")));
-    let vhost = format!("-- {}", command(&nic(&tap, ",vhost=on")));
+    let plain = format!("-- {}", command(&tap_nic(&tap, "", "")));
+    let vhost = format!("-- {}", command(&tap_nic(&tap, ",vhost=on", "")));
     doctor.is_silent(&vhost.replace("vhost=on", "vhost=off"))?;
     nobody.mends(&plain, "tun-unusable", "/dev/net/tun")?;
     doctor.is_silent(&plain)?;
@@ -239,28 +230,31 @@ fn modules_huge_pages_and_offloads_of_a_host() -> Result<()> {
         let object = |id: &str, size: &str| format!("-object {kind},id={id},size={size},share=on ");
         let small = format!("-- {}", command(&object(&well, "8M")));
         let both = format!("{small} {}", object(&sick, "33M"));
+        // What QEMU would do with them.
+        let take = "cd /tmp/huge && fallocate -l 8M well && fallocate -l 34M sick";
+        let leave = "rm -f /tmp/huge/well /tmp/huge/sick";
+        ensure!(host.run(take)?.status != 0);
+        host.sh(&format!("test -s /tmp/huge/well; {leave}"))?;
         doctor.is_silent(&small)?;
         doctor.mends(&both, "huge-pages-short", &sick)?;
+        host.sh(&format!("{take} && {leave}"))?;
     }
 
     // A NIC that leaves to the CPU what it could do itself.
-    let (bridge, port) = (name("br"), name("t"));
+    let bridge = bridge(&host)?;
+    let port = doctor::tap(&host, &bridge, "")?;
     host.sh(&format!(
-        "ip link set eth0 up; ip link add {bridge} type bridge; ip link set {bridge} up; ip link set eth0 master {bridge}; \
-         ip tuntap add dev {port} mode tap; ip link set {port} master {bridge}; ip link set {port} up"
+        "ip link set eth0 up; ip link set eth0 master {bridge}"
     ))?;
-    let line = format!("-- {}", command(&nic(&port, "")));
+    let line = format!("-- {}", command(&tap_nic(&port, "", "")));
     doctor.is_silent(&line)?;
     host.sh("ethtool -K eth0 gro off tso off")?;
     let found = doctor.mends(&line, "offload-off", "eth0")?;
     ensure!(found.what.contains("gro"), "{found:?}");
 
     // Open files, in a shell and for what that starts; whoever may raise the limit does.
-    let many = nic(&port, ",queues=16").replace("romfile=", "romfile=,mq=on,vectors=34");
-    host.sh(&format!(
-        "ip link delete {port}; ip tuntap add dev {port} mode tap multi_queue; ip link set {port} master {bridge}; \
-         ip link set {port} up"
-    ))?;
+    let port = doctor::tap(&host, &bridge, "multi_queue")?;
+    let many = tap_nic(&port, ",queues=16", ",mq=on,vectors=34");
     let label = name("vm");
     let line = format!("-- {}", command(&format!("-name {label} {many}")));
     let limited = |then: &str| {

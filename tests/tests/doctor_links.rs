@@ -6,7 +6,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Result, ensure};
 use ringway_tests::{
     Lab, Need, Netns, Process,
-    doctor::{Doctor, command, name},
+    doctor::{Doctor, bridge, command, name, tap, tap_nic},
 };
 
 const NEEDS: [Need; 5] = [
@@ -21,35 +21,23 @@ const LIMIT: Duration = Duration::from_secs(20);
 const NO_ADMIN: &str =
     "setpriv --bounding-set -net_admin --inh-caps -net_admin --ambient-caps -net_admin";
 
-/// A NIC on a tap that is opened by name.
+/// A NIC on a tap, with that many queues.
 fn nic(tap: &str, queues: u16) -> String {
-    let several = match queues {
-        1 => (String::new(), String::new()),
-        _ => (
-            format!(",queues={queues}"),
-            format!(",mq=on,vectors={}", 2 * queues + 2),
+    let vectors = 2 * queues + 2;
+    match queues {
+        1 => tap_nic(tap, "", ""),
+        _ => tap_nic(
+            tap,
+            &format!(",queues={queues}"),
+            &format!(",mq=on,vectors={vectors}"),
         ),
-    };
-    format!(
-        "-netdev tap,id=n-{tap},ifname={tap},script=no,downscript=no{} -device virtio-net-pci,netdev=n-{tap},romfile={} ",
-        several.0, several.1
-    )
-}
-
-/// Makes a tap in a bridge.
-fn tap(place: &Netns, name: &str, bridge: &str, options: &str) -> Result<()> {
-    place.sh(&format!(
-        "ip tuntap add dev {name} mode tap {options} && ip link set {name} master {bridge} && ip link set {name} up"
-    ))?;
-    Ok(())
+    }
 }
 
 /// A namespace with a bridge.
 fn bridged() -> Result<(Netns, String)> {
-    let (place, bridge) = (Netns::new()?, name("br"));
-    place.sh(&format!(
-        "ip link add {bridge} type bridge && ip link set {bridge} up"
-    ))?;
+    let place = Netns::new()?;
+    let bridge = bridge(&place)?;
     Ok((place, bridge))
 }
 
@@ -84,53 +72,31 @@ fn taps_that_cannot_be_opened_are_told_apart() -> Result<()> {
     const INVALID: &str = "Invalid argument";
     const DENIED: &str = "Operation not permitted";
 
+    let tap = |options: &str| tap(&place, &bridge, options);
+    let revives = |doctor: &Doctor<'_>, sick: &str, well: &str, queues, fault, says| {
+        let flags = nic(sick, queues) + &nic(well, queues);
+        doctor.revives(&flags, fault, sick, says)
+    };
+
     // Several queues of a tap of one, and the other way round.
-    for (made, wanted) in [("", 2), ("multi_queue", 1)] {
-        let (sick, well) = (name("t"), name("t"));
-        tap(&place, &sick, &bridge, made)?;
-        tap(
-            &place,
-            &well,
-            &bridge,
-            if wanted > 1 { "multi_queue" } else { "" },
-        )?;
-        let flags = nic(&sick, wanted) + &nic(&well, wanted);
-        root.revives(&flags, "tap-queues", &sick, INVALID)?;
-    }
+    let (one, several) = (tap("")?, tap("multi_queue")?);
+    revives(&root, &tap("")?, &several, 2, "tap-queues", INVALID)?;
+    revives(&root, &tap("multi_queue")?, &one, 1, "tap-queues", INVALID)?;
     // A tun in place of a tap.
-    let (sick, well) = (name("t"), name("t"));
-    place.sh(&format!("ip tuntap add dev {sick} mode tun"))?;
-    tap(&place, &well, &bridge, "")?;
-    root.revives(
-        &(nic(&sick, 1) + &nic(&well, 1)),
-        "not-a-tap",
-        &sick,
-        INVALID,
-    )?;
+    let tun = name("t");
+    place.sh(&format!("ip tuntap add dev {tun} mode tun"))?;
+    revives(&root, &tun, &one, 1, "not-a-tap", INVALID)?;
     // A tap of somebody else, and one that nobody made.
-    let (sick, well) = (name("t"), name("t"));
-    tap(&place, &sick, &bridge, "user 4711")?;
-    tap(&place, &well, &bridge, "user 0")?;
-    user.revives(
-        &(nic(&sick, 1) + &nic(&well, 1)),
-        "tap-owner",
-        &sick,
-        DENIED,
-    )?;
-    let (sick, well) = (name("t"), name("t"));
-    tap(&place, &sick, &bridge, "group 4711")?;
-    tap(&place, &well, &bridge, "group 0")?;
+    let well = tap("user 0")?;
+    revives(&user, &tap("user 4711")?, &well, 1, "tap-owner", DENIED)?;
+    let (sick, well) = (tap("group 4711")?, tap("group 0")?);
     // That group may open it, and that is so for all who have the right to set up networks.
-    root.is_silent(&format!(
-        "-- {}",
-        command(&(nic(&sick, 1) + &nic(&well, 1)))
-    ))?;
-    user.revives(&nic(&sick, 1), "tap-owner", &sick, DENIED)?;
-    let (sick, well) = (name("t"), name("t"));
-    tap(&place, &well, &bridge, "multi_queue user 0")?;
-    let flags = nic(&sick, 2) + &nic(&well, 2);
-    user.revives(&flags, "tap-missing", &sick, DENIED)?;
-    Ok(())
+    let line = command(&(nic(&sick, 1) + &nic(&well, 1)));
+    root.is_silent(&format!("-- {line}"))?;
+    root.starts(&line)?;
+    revives(&user, &sick, &well, 1, "tap-owner", DENIED)?;
+    let well = tap("multi_queue user 0")?;
+    revives(&user, &name("t"), &well, 2, "tap-missing", DENIED)
 }
 
 #[test]
@@ -140,21 +106,14 @@ fn who_has_a_tap_open_is_named() -> Result<()> {
     };
     let (place, bridge) = bridged()?;
     let doctor = Doctor::new(&place)?;
-    let (sick, well) = (name("t"), name("t"));
-    tap(&place, &sick, &bridge, "")?;
-    tap(&place, &well, &bridge, "")?;
-    let flags = nic(&sick, 1) + &nic(&well, 1);
+    let (sick, well) = (tap(&place, &bridge, "")?, tap(&place, &bridge, "")?);
+    let line = command(&(nic(&sick, 1) + &nic(&well, 1)));
     let mut other = stays(&place, &nic(&sick, 1))?;
-    let said = doctor.starts(&flags)?.stderr;
-    ensure!(said.contains("Device or resource busy"), "{said}");
-    let line = format!("-- {}", command(&flags));
-    let found = doctor.finds(&line, "tap-busy", &sick)?;
+    doctor.refuses(&line, "Device or resource busy")?;
+    let found = doctor.mends(&format!("-- {line}"), "tap-busy", &sick)?;
     ensure!(found.what.contains(&other.id().to_string()), "{found:?}");
-    doctor.cures(&found)?;
     other.wait(LIMIT)?;
-    doctor.is_silent(&line)?;
-    ensure!(doctor.starts(&flags)?.status == 0);
-    Ok(())
+    doctor.starts(&line)
 }
 
 #[test]
@@ -164,16 +123,14 @@ fn taps_that_lead_nowhere_are_found_before_and_while_they_are_used() -> Result<(
     };
     let (place, bridge) = bridged()?;
     let doctor = Doctor::new(&place)?;
-    let well = name("t");
-    tap(&place, &well, &bridge, "")?;
+    let well = tap(&place, &bridge, "")?;
     // With an address it is a way of its own; no other thing is said of it.
     let routed = name("t");
     place.sh(&format!(
         "ip tuntap add dev {routed} mode tap && ip address add 192.0.2.1/24 dev {routed} && ip link set {routed} up"
     ))?;
     let make = |spoil: &str| -> Result<String> {
-        let sick = name("t");
-        tap(&place, &sick, &bridge, "")?;
+        let sick = tap(&place, &bridge, "")?;
         place.sh(&spoil.replace("TAP", &sick))?;
         Ok(sick)
     };

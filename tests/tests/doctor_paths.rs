@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use ringway_tests::{
     Lab, Need, Netns,
-    doctor::{Doctor, command, name},
+    doctor::{Doctor, bridge, command, name, tap, tap_nic},
 };
 
 const NEEDS: [Need; 5] = [
@@ -30,33 +30,24 @@ struct Side {
 
 impl Host {
     fn new() -> Result<Self> {
-        let side = || Side {
-            bridge: name("br"),
-            tap: name("t"),
+        let place = Netns::new()?;
+        let side = || -> Result<Side> {
+            let bridge = bridge(&place)?;
+            let tap = tap(&place, &bridge, "")?;
+            Ok(Side { bridge, tap })
         };
-        let host = Self {
-            place: Netns::new()?,
-            sick: side(),
-            well: side(),
-        };
-        for Side { bridge, tap } in [&host.sick, &host.well] {
-            host.place.sh(&format!(
-                "ip link add {bridge} type bridge && ip link set {bridge} up && ip tuntap add dev {tap} mode tap && \
-                 ip link set {tap} master {bridge} && ip link set {tap} up"
-            ))?;
-        }
-        Ok(host)
+        let (sick, well) = (side()?, side()?);
+        Ok(Self { place, sick, well })
+    }
+
+    /// A command line of both machines in one, with what more the sick one's NIC has.
+    fn line(&self, device: &str) -> String {
+        command(&(tap_nic(&self.sick.tap, "", device) + &tap_nic(&self.well.tap, "", "")))
     }
 
     /// The arguments of doctor for both machines.
     fn both(&self) -> String {
-        let nic = |tap: &str| {
-            format!(
-                "-netdev tap,id=n-{tap},ifname={tap},script=no,downscript=no -device virtio-net-pci,netdev=n-{tap},romfile= "
-            )
-        };
-        let flags = nic(&self.sick.tap) + &nic(&self.well.tap);
-        format!("-- {}", command(&flags))
+        format!("-- {}", self.line(""))
     }
 
     /// A namespace whose `eth0` is joined to a bridge by a link of this name, and has this address.
@@ -124,9 +115,7 @@ fn an_mtu_that_differs_swallows_large_frames() -> Result<()> {
     host.place
         .sh(&format!("ip link set {} mtu 1300", host.sick.tap))?;
     doctor.mends(&host.both(), "mtu-differs", &host.sick.tap)?;
-    let told = host
-        .both()
-        .replacen("romfile=", "romfile=,host_mtu=1600", 1);
+    let told = format!("-- {}", host.line(",host_mtu=1600"));
     doctor.mends(&told, "mtu-differs", &host.sick.tap)?;
     Ok(())
 }
@@ -287,11 +276,13 @@ fn offloads_that_somebody_switched_off_are_named() -> Result<()> {
     }
     // The guest's NIC itself: what is printed is the command line without it.
     for key in ["mrg_rxbuf", "guest_tso4", "csum"] {
-        let flags = format!("romfile=,{key}=off");
-        let spoilt = host.both().replacen("romfile=", &flags, 1);
-        let found = doctor.finds(&spoilt, "nic-offload-off", &host.sick.tap)?;
+        let spoilt = host.line(&format!(",{key}=off"));
+        doctor.starts(&spoilt)?;
+        let found = doctor.finds(&format!("-- {spoilt}"), "nic-offload-off", &host.sick.tap)?;
         ensure!(found.what.contains(key), "{found:?}");
-        doctor.is_silent(&format!("-- {}", found.cure.concat()))?;
+        let mended = found.line()?;
+        doctor.starts(mended)?;
+        doctor.is_silent(&format!("-- {mended}"))?;
     }
     Ok(())
 }

@@ -1,21 +1,19 @@
 //! `ringway doctor` and what vhost-user does when a guest's driver starts, and with switches that can less than ours. Each fault is
 //! made with names by chance, named, and cured by what is printed; a second NIC is sound.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Result, ensure};
-use ringway_tests::{
-    Lab, Need,
-    cures::{MEMORY, Outcome, RECONNECT, Running, Scene, before, findings, nic, only},
-};
+use anyhow::{Result, bail, ensure};
+use ringway_tests::doctor::{Doctor, MEMORY, Outcome, RECONNECT, Running, Scene};
 
 const GUEST_MEMORY: &str =
     "-M q35,memory-backend=m -m 256 -object memory-backend-memfd,id=m,size=256M,share=on";
+const LIMIT: Duration = Duration::from_secs(10);
 
-fn back_end(scene: &Scene<'_>, words: &str) -> Result<Running> {
+fn back_end(scene: &Scene, words: &str) -> Result<Running> {
     let program = Path::new(env!("CARGO_BIN_EXE_back-end")).display();
     let path = scene.path(&scene.sick);
-    scene.shell.switch(&format!("{program} {path} {words}"))
+    scene.switch(&format!("{program} {path} {words}"))
 }
 
 /// All protocol features but these.
@@ -26,119 +24,89 @@ fn without(bits: &[u32]) -> String {
 
 #[test]
 fn memory_that_is_not_shared_shows_when_the_driver_starts() -> Result<()> {
-    let Some(lab) = Lab::with("doctor-memory", &[Need::Guests])? else {
+    let Some(scene) = Scene::with("doctor-memory", &[])? else {
         return Ok(());
     };
-    let scene = Scene::new(&lab)?;
-    let mut switch = lab.switch().vhost_user(&scene.sound, 1).start()?;
+    let mut switch = scene.lab.switch().vhost_user(&scene.sound, 1).start()?;
     // To a switch that takes memory piece by piece QEMU gives none, and says nothing.
     let _foreign = back_end(&scene, &without(&[15]))?;
-    let card = nic(&scene.sick, &scene.path(&scene.sick), RECONNECT, "", "");
-    let mut running = scene.shell.qemu(&scene.guest(&format!("-m 256 {card}"))?)?;
+    let line = scene.guest(&format!("-m 256 {}", scene.nic(RECONNECT, "", "")))?;
+    let mut running = scene.runs(&line)?;
     running.await_said("Failed initializing vhost-user memory map")?;
     running.await_said("unable to start vhost net")?;
-    let found = running.findings()?;
-    let found = only(&found, "memory-not-shared")?;
+    let pid = format!("--pid {}", running.pid());
+    let found = Doctor::new(&scene.place)?.finds(&pid, "memory-not-shared", &scene.sick)?;
     running.kill();
-    let running = scene.shell.cure(&found.cure)?;
+    let running = scene.heals(&line, &found)?;
     switch.await_statistics("a driver", |it| {
         it.ports.iter().all(|port| port.features != "0x0")
     })?;
-    ensure!(running[0].findings()?.is_empty());
-    Ok(())
+    scene.is_silent(&format!("--pid {}", running[0].pid()))
 }
 
 #[test]
 fn a_switch_that_refuses_to_start() -> Result<()> {
-    let Some(lab) = Lab::with("doctor-refusal", &[Need::Guests])? else {
+    let Some(scene) = Scene::with("doctor-refusal", &[])? else {
         return Ok(());
     };
-    let scene = Scene::new(&lab)?;
-    let _switch = lab.switch().vhost_user(&scene.sound, 1).start()?;
+    let _switch = scene.lab.switch().vhost_user(&scene.sound, 1).start()?;
     let _refuses = back_end(&scene, "memory=0")?;
-    let card = nic(&scene.sick, &scene.path(&scene.sick), RECONNECT, "", "");
-    let line = scene.guest(&format!("{GUEST_MEMORY} {card}"))?;
-    let mut running = scene.shell.qemu(&line)?;
+    let line = scene.guest(&format!("{GUEST_MEMORY} {}", scene.nic(RECONNECT, "", "")))?;
+    let mut running = scene.runs(&line)?;
     running.await_said("falling back on userspace virtio")?;
-    let found = running.findings()?;
-    let found = only(&found, "vhost-not-started")?;
-    ensure!(found.subject == format!("NIC {}", scene.sick), "{found:?}");
-    let _ours = scene.shell.cure(&found.cure)?;
-    running.await_silence()
+    let pid = format!("--pid {}", running.pid());
+    let found = scene.finds(&pid, "vhost-not-started")?;
+    let _ours = scene.cures(&found)?;
+    // The driver has to start anew.
+    let doctor = Doctor::new(&scene.place)?;
+    running.until("silence", |_| Ok(doctor.asks(&pid)?.is_empty()))
 }
 
 #[test]
 fn a_switch_that_comes_back_with_less() -> Result<()> {
-    let Some(lab) = Lab::with("doctor-features", &[Need::Guests])? else {
+    let Some(scene) = Scene::with("doctor-features", &[])? else {
         return Ok(());
     };
-    let scene = Scene::new(&lab)?;
-    let sick = &scene.sick;
-    let _sound = lab
-        .switch()
-        .named("sound")
-        .vhost_user(&scene.sound, 1)
-        .start()?;
-    let path = scene.path(sick);
-    let control = scene.path("control");
+    let sound = scene.lab.switch().named("sound");
+    let _sound = sound.vhost_user(&scene.sound, 1).start()?;
+    let (path, control) = (scene.path(&scene.sick), scene.path("control"));
     let start = |more: &str| {
-        let port =
-            format!("ringway switch --control {control} --port vhost-user,path={path}{more}");
-        scene.shell.switch(&port)
+        let port = format!("--port vhost-user,path={path}{more}");
+        scene.switch(&format!("ringway switch --control {control} {port}"))
     };
-    let card = nic(sick, &path, RECONNECT, "", "");
-    let line = scene.guest(&format!("{GUEST_MEMORY} {card}"))?;
+    let line = scene.guest(&format!("{GUEST_MEMORY} {}", scene.nic(RECONNECT, "", "")))?;
     let first = start("")?;
-    let mut running = scene.shell.qemu(&line)?;
-    let mut client =
-        ringway_api::control::Client::connect(control.as_ref(), Duration::from_secs(10))?;
-    let end = std::time::Instant::now() + Duration::from_secs(60);
-    while client.ports()?[0].features == 0 {
-        ensure!(std::time::Instant::now() < end, "no driver");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    ensure!(running.findings()?.is_empty());
+    let mut running = scene.runs(&line)?;
+    running.until("a driver", |_| {
+        let mut client = ringway_api::control::Client::connect(control.as_ref(), LIMIT)?;
+        Ok(client.ports()?[0].features != 0)
+    })?;
+    let pid = format!("--pid {}", running.pid());
+    scene.is_silent(&pid)?;
     first.end()?;
     let _less = start(",offload=off")?;
     running.await_said("lacks feature mask")?;
-    let found = running.findings()?;
-    let found = only(&found, "features-lost")?;
-    ensure!(found.subject == format!("NIC {sick}"), "{found:?}");
+    let found = scene.finds(&pid, "features-lost")?;
     ensure!(found.what.contains("csum"), "{found:?}");
     running.kill();
-    let running = scene.shell.cure(&found.cure)?;
-    ensure!(running[0].findings()?.is_empty());
-    Ok(())
+    scene.heals(&line, &found).map(drop)
 }
 
 #[test]
 fn a_foreign_switch_with_fewer_queues() -> Result<()> {
-    let Some(lab) = Lab::with("doctor-foreign-queues", &[Need::Guests])? else {
+    let Some(scene) = Scene::with("doctor-foreign-queues", &[])? else {
         return Ok(());
     };
-    let scene = Scene::new(&lab)?;
-    let _switch = lab.switch().vhost_user(&scene.sound, 1).start()?;
+    let _switch = scene.lab.switch().vhost_user(&scene.sound, 1).start()?;
     let _few = back_end(&scene, "queues=2 features=0x100400000")?;
-    let path = scene.path(&scene.sick);
-    let card = nic(
-        &scene.sick,
-        &path,
-        RECONNECT,
-        ",queues=3",
-        ",mq=on,vectors=8",
-    );
+    let card = scene.nic(RECONNECT, ",queues=3", ",mq=on,vectors=8");
     let line = scene.line(&format!("{MEMORY} -smp 4 {card}"));
-    let running = match scene.shell.qemu_for(&line, Duration::from_millis(300))? {
-        Outcome::Waits(running) => running,
-        other => anyhow::bail!("{other:?}"),
-    };
-    let found = running.findings()?;
-    let found = only(&found, "too-many-queues")?;
+    let mut running = scene.waits(&line)?;
+    running.await_said("asking more queues than supported")?;
+    let found = scene.finds(&format!("--pid {}", running.pid()), "too-many-queues")?;
     ensure!(found.what.contains("offers 2"), "{found:?}");
     running.kill();
-    let running = scene.shell.cure(&found.cure)?;
-    ensure!(running[0].findings()?.is_empty());
-    Ok(())
+    scene.heals(&line, &found).map(drop)
 }
 
 #[test]
@@ -173,36 +141,23 @@ fn a_foreign_switch_with_few_memory_slots() -> Result<()> {
 
 /// A switch with `words` makes QEMU with `options` end with `message`; another one cures it.
 fn foreign(name: &str, words: &str, options: &str, message: &str, fault: &str) -> Result<()> {
-    let Some(lab) = Lab::with(name, &[Need::Guests])? else {
+    let Some(scene) = Scene::with(name, &[])? else {
         return Ok(());
     };
-    let scene = Scene::new(&lab)?;
-    let _switch = lab.switch().vhost_user(&scene.sound, 1).start()?;
+    let _switch = scene.lab.switch().vhost_user(&scene.sound, 1).start()?;
     let _poor = back_end(&scene, words)?;
-    let card = nic(&scene.sick, &scene.path(&scene.sick), RECONNECT, "", "");
-    let line = scene.line(&format!("{options} {card}"));
-    let said = match scene.shell.qemu_for(&line, Duration::from_secs(1))? {
+    let line = scene.line(&format!("{options} {}", scene.nic(RECONNECT, "", "")));
+    let said = match scene.qemu(&line, Duration::from_secs(1))? {
         Outcome::Ended(said) => said,
         Outcome::Waits(running) => running.said(),
-        Outcome::Runs(running) => anyhow::bail!("it runs: {}", running.said()),
+        Outcome::Runs(running) => bail!("it runs: {}", running.said()),
     };
     ensure!(said.contains(message), "{said}");
-    std::fs::write(lab.path("said"), &said)?;
-    let said = scene.path("said");
-    let ask = || -> Result<_> {
-        let words = ringway_tests::cures::words(&line)?;
-        let mut all = vec!["--json", "--messages", &said, "--"];
-        all.extend(words.iter().map(String::as_str));
-        findings(&all)
-    };
-    let found = ask()?;
-    let found = only(&found, fault)?;
-    ensure!(found.subject == format!("NIC {}", scene.sick), "{found:?}");
+    fs::write(scene.lab.path("said"), &said)?;
+    let messages = format!("--messages {}", scene.path("said"));
     // Of the message alone the fault is known, too.
-    only(&findings(&["--json", "--messages", &said])?, fault)?;
-    let _ours = scene.shell.cure(&found.cure)?;
-    let running = scene.shell.qemu(&line)?;
-    ensure!(running.findings()?.is_empty());
-    ensure!(ask()?.is_empty() && before(&line)?.is_empty());
-    Ok(())
+    Doctor::new(&scene.place)?.finds(&messages, fault, "vhost-user")?;
+    let found = scene.finds(&format!("{messages} -- {line}"), fault)?;
+    let _ours = scene.heals(&line, &found)?;
+    scene.is_silent(&format!("{messages} -- {line}"))
 }

@@ -182,7 +182,7 @@ const FORWARDING: Fault = Fault {
     name: "forwarding-off",
     seen: &["The guest reaches its gateway, which is the host, and nothing beyond."],
     cause: "The host does not pass packets from one link to another.",
-    why: "the guest reaches its host and nothing beyond; leave this out (--ignore) where that is as it shall be",
+    why: "the guest reaches its host and nothing beyond; where that is intended, --ignore forwarding-off leaves it out",
     cure: &[
         "sysctl -w net.ipv4.ip_forward=1",
         "# to keep it: echo net.ipv4.ip_forward=1 > /etc/sysctl.d/50-forward.conf",
