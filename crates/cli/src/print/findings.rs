@@ -27,6 +27,15 @@ pub(crate) fn findings(facts: &Facts, findings: &[Finding]) -> String {
         count => format!("{count} faults"),
     };
     let _ = writeln!(text, "Looked at {machines}: {count}.");
+    let of_one = |finding: &Finding| {
+        let same = findings.iter().filter(|it| it.machine == finding.machine);
+        finding.machine.is_some() && same.count() > 1
+    };
+    if findings.iter().any(of_one) {
+        text.push_str(
+            "A command line mends its own fault alone: take the first, and ask again about that.\n",
+        );
+    }
     for unseen in &facts.unseen {
         let _ = writeln!(text, "Not seen: {unseen}");
     }

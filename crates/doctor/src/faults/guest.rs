@@ -65,13 +65,17 @@ pub(super) const WITH_CHECKSUMS: [&str; 5] = [
     "guest_ufo",
 ];
 
+/// Has a host complete what its own DHCP server sends.
+const FILL: &str =
+    "iptables -t mangle -A POSTROUTING -p udp --dport 68 -j CHECKSUM --checksum-fill";
+
 const CHECKSUM: Fault = Fault {
     name: "dhcp-checksum",
     seen: &["In the guest: 5 bad udp checksums in 5 packets"],
-    cause: "Between guests of a host, and from the host, frames go with half a checksum, which the receiving NIC declares good. A DHCP client that reads raw frames does not hear that, and takes the offer for damaged.",
+    cause: "Between guests of a host, and from the host, frames go with half a checksum, which the receiving NIC declares good. A DHCP client that reads raw frames does not hear that, and takes the offer for damaged. QEMU completes what it reads from a tap itself; vhost-net and other switches do not.",
     why: "the guest gets no address, though the DHCP server answers",
     cure: &[
-        "iptables -t mangle -A POSTROUTING -p udp --dport 68 -j CHECKSUM --checksum-fill",
+        FILL,
         "qemu-system-x86_64 ... -device virtio-net-pci,...,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off",
     ],
     judge: |facts| {
@@ -83,12 +87,18 @@ const CHECKSUM: Fault = Fault {
             let what = "its DHCP client refuses offers, whose checksums are left to the NIC";
             let mut cards = cards_of(facts, machine);
             cards.retain(|card| card.nic.is_virtio());
+            // QEMU has completed what came over its own tap, unless that was in a VLAN: such a NIC is suspected last.
+            cards.sort_by_key(|card| card.nic.backend() == "tap" && !card.nic.vhost());
             if machine.command.is_empty() {
                 signs.push(Sign {
                     machine: Some(machine.name.clone()),
                     subject: "DHCP".into(),
                     what: what.into(),
-                    cure: vec!["# in QEMU's command line, at the -device of the NIC: guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off".into()],
+                    cure: vec![
+                        "# where the DHCP server runs:".into(),
+                        FILL.into(),
+                        "# or in QEMU's command line, at the -device of the NIC: guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off".into(),
+                    ],
                 });
             }
             // One that is told to take whole checksums alone is not the one; a switch of ours completes them.

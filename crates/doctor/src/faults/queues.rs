@@ -126,10 +126,8 @@ const ONE: Fault = Fault {
 
 const BEYOND: Fault = Fault {
     name: "queues-beyond-cpus",
-    seen: &[
-        "In the guest `ethtool -l eth0` shows fewer queues in use than there are; `ethtool -L` refuses more",
-    ],
-    cause: "A guest uses as many queue pairs as it has CPUs, and no more.",
+    seen: &["In the guest `ethtool -l eth0` shows fewer queues in use than there are"],
+    cause: "A guest takes one queue pair per CPU into use; more only by `ethtool -L`, and to no avail.",
     why: "the queues beyond it cost memory and interrupts, and carry nothing",
     cure: &[
         "qemu-system-x86_64 ... -smp N -netdev ...,queues=N -device virtio-net-pci,...,mq=on,vectors=2N+2",
