@@ -176,7 +176,7 @@ const FEATURES: Fault = Fault {
     name: "features-lost",
     seen: &["vhost lacks feature mask 0xN for backend"],
     cause: "The switch that came back offers less than the one that the guest's driver negotiated with.",
-    why: "QEMU refuses the connection again and again, and the guest has no network until it is as before",
+    why: "QEMU refuses the connection again and again, and the guest has no network until the switch offers as much as before",
     cure: &[
         "# start the switch again with what it offered before, or restart the machine, which then negotiates anew",
     ],

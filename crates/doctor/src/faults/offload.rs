@@ -49,7 +49,7 @@ const NIC: Fault = Fault {
     name: "nic-offload-off",
     seen: &["11 Mbit/s in place of 1 Gbit/s, and a CPU that is busy."],
     cause: "An offload of the guest's NIC is off in QEMU's command line: its frames are no longer than the MTU, or without mrg_rxbuf \
-        each takes buffers for 64 KiB, or it sums all of them itself.",
+        each takes buffers for 64 KiB, or the guest sums all of them itself.",
     why: "every frame costs guest and host what they should pay once per 64 KiB",
     cure: &[
         "# leave mrg_rxbuf=off, guest_tso4=off, csum=off and their like away after -device virtio-net-pci",

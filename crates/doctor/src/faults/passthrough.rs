@@ -14,7 +14,7 @@ pub(super) const CHAPTER: Chapter = Chapter {
 const IOMMU: Fault = Fault {
     name: "iommu-off",
     seen: &["vfio 0000:01:00.0: no iommu_group found: No such file or directory"],
-    cause: "The host has no IOMMU at work, which keeps a guest's device within the guest's memory.",
+    cause: "Without an IOMMU at work nothing would keep the device within its guest's memory.",
     why: "QEMU cannot take the device and does not start",
     cure: &[
         "# add intel_iommu=on to the kernel's command line, switch on VT-d or AMD-Vi in the firmware, and boot again",

@@ -41,7 +41,7 @@ const DESCRIPTORS: Fault = Fault {
     ],
     cause: "Each queue pair takes about six open files (the tap's queue, vhost-net, and what they wake each other with), and so do \
         memory, sockets and disks; the limit (`ulimit -n`) is lower.",
-    why: "QEMU does not start, or loses a queue when the guest's driver does",
+    why: "QEMU does not start, or loses a queue when the guest's driver starts",
     cure: &[
         "ulimit -n COUNT",
         "# of a machine that runs: prlimit --pid PID --nofile=COUNT:COUNT",
