@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use ringway_api::port_spec::{InterfaceName, MAX_SOCKET_PATH, Mac};
+use ringway_api::port_spec::{InterfaceName, MAX_NAME, MAX_SOCKET_PATH, Mac};
 use ringway_api::v1::{Kind, Name, PortRange, Protocol};
 
 /// Why a network, port, lease or forward cannot be as asked for.
@@ -128,6 +128,11 @@ pub enum Invalid {
         "the socket's path {0} is longer than {MAX_SOCKET_PATH} bytes: take shorter names, or another --run directory"
     )]
     SocketPath(String),
+    /// A name that the switch does not take.
+    #[error(
+        "the port's name in the switch, {0}, is longer than {MAX_NAME} bytes: take a shorter name for the port or its network"
+    )]
+    LongName(String),
     /// A macvtap needs an interface of the host.
     #[error(
         "network {0} is on no interface of the host, a macvtap lies over one: take --path tap, or a network of kind bridge"

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ringway_api::control::Setting;
-use ringway_api::port_spec::{InterfaceName, MAX_QUEUES, MAX_SOCKET_PATH, Mac};
+use ringway_api::port_spec::{InterfaceName, MAX_NAME, MAX_QUEUES, MAX_SOCKET_PATH, Mac};
 use ringway_api::v1::{
     Forward, ForwardSpec, Kind, Name, PortPatch, PortPath, PortRequest, StaticLease,
 };
@@ -58,6 +58,10 @@ impl State {
         }
         let (mut socket, mut tap) = (PathBuf::new(), None);
         if request.path == PortPath::VhostUser {
+            let in_switch = format!("{name}/{}", request.name);
+            if in_switch.len() > MAX_NAME {
+                return Err(Invalid::LongName(in_switch));
+            }
             let file = format!("{}.sock", request.name);
             socket = site.sockets.join(name.as_str()).join(file);
             check_socket(&socket)?;

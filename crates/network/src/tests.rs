@@ -222,11 +222,15 @@ fn ports_have_addresses_of_their_own() {
     let error = state
         .add_port(
             &name("lan"),
-            request(&format!(r#"{{"name":"{long}"}}"#)),
+            request(&format!(r#"{{"name":"{}"}}"#, &long[..60])),
             &deep,
         )
         .unwrap_err();
     assert!(matches!(error, Invalid::SocketPath(_)));
+    // `lan/` and 60 letters are as many as the switch takes.
+    let longer = request(&format!(r#"{{"name":"{}"}}"#, &long[..61]));
+    let error = state.add_port(&name("lan"), longer, &site()).unwrap_err();
+    assert!(matches!(error, Invalid::LongName(_)), "{error}");
     let patch: PortPatch = serde_json::from_str(r#"{"address":null,"rate":"10M"}"#).unwrap();
     let web = state.patch_port(&name("lan"), &name("web"), patch).unwrap();
     assert_eq!(
