@@ -89,6 +89,8 @@ pub struct Passed {
     pub address: String,
     /// It is there.
     pub present: bool,
+    /// Its class, subclass and interface, three bytes, as in sysfs.
+    pub class: Option<u32>,
     /// Its driver.
     pub driver: Option<String>,
     /// It is a bridge between buses, which goes with its group by itself.

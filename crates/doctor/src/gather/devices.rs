@@ -54,6 +54,10 @@ fn device(address: &str) -> Passed {
     let class = fs::read_to_string(folder.join("class")).unwrap_or_default();
     Passed {
         present: folder.exists(),
+        class: class
+            .trim()
+            .strip_prefix("0x")
+            .and_then(|it| u32::from_str_radix(it, 16).ok()),
         driver: link("driver"),
         bridge: class.starts_with("0x06"),
         group: link("iommu_group").and_then(|it| it.parse().ok()),
