@@ -30,10 +30,7 @@ pub(super) enum End {
 }
 
 /// Keys go to the machine, and what it says comes here, until one of the three ends.
-pub(super) fn attach(
-    mut console: UnixStream,
-    signals: Option<&UnixStream>,
-) -> Result<End, Failure> {
+pub(super) fn attach(mut console: UnixStream, signals: &UnixStream) -> Result<End, Failure> {
     let stdin = io::stdin();
     // Restored when dropped.
     let _raw = if stdin.is_terminal() {
@@ -44,10 +41,10 @@ pub(super) fn attach(
     let mut input_open = true;
     let mut buffer = [0; 4096];
     loop {
-        let mut fds = vec![PollFd::new(&console, PollFlags::IN)];
-        if let Some(signals) = signals {
-            fds.push(PollFd::new(signals, PollFlags::IN));
-        }
+        let mut fds = vec![
+            PollFd::new(&console, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+        ];
         if input_open {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
@@ -57,7 +54,7 @@ pub(super) fn attach(
         };
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        if signals.is_some() && ready[1] {
+        if ready[1] {
             return Ok(End::Signalled);
         }
         if ready[0] {
@@ -69,7 +66,7 @@ pub(super) fn attach(
             out.write_all(&buffer[..count])?;
             out.flush()?;
         }
-        if input_open && ready[ready.len() - 1] {
+        if input_open && ready[2] {
             // Not through the buffer of `Stdin`, in which poll would not see what is left.
             let count = rustix::io::read(&stdin, &mut buffer).unwrap_or(0);
             input_open = count > 0;

@@ -1,6 +1,10 @@
 //! `ringway vm list`, `show`, `console` and `ssh`: looking at machines that run.
 
-use std::{net::Ipv4Addr, os::unix::process::CommandExt, process::Command};
+use std::{
+    net::Ipv4Addr,
+    os::unix::{net::UnixStream, process::CommandExt},
+    process::Command,
+};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -11,6 +15,7 @@ use ringway_vmm::{
     pin::{Thread, Threads},
 };
 use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Run, console, console::End};
 use crate::{Failure, ask::Form, print};
@@ -84,7 +89,12 @@ pub(super) fn console(arguments: &Console, run: &Run) -> Result<(), Failure> {
     folder.record()?;
     let stream = console::connect(&folder.console())?;
     tracing::info!("Ctrl-] leaves the console; Enter shows where it is");
-    match console::attach(stream, None)? {
+    // The terminal is given back before this ends.
+    let (told, tell) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, tell.try_clone()?)?;
+    }
+    match console::attach(stream, &told)? {
         End::Gone => tracing::info!("{} has ended, or its console is in use", arguments.name),
         End::Detached | End::Signalled => (),
     }

@@ -159,7 +159,7 @@ fn foreground(
     let newline = if terminal { "\r\n" } else { "\n" };
     let client = client.clone();
     thread::spawn(move || await_address(&record, &client, Duration::from_secs(600), newline));
-    match console::attach(stream, Some(told))? {
+    match console::attach(stream, told)? {
         End::Detached => {
             tracing::info!("{name} goes on; `ringway vm console {name}` comes back to it");
             Ok(())
