@@ -93,15 +93,16 @@ fn numbers(folder: &Path) -> impl Iterator<Item = i32> {
 }
 
 fn comm(pid: i32, id: i32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/task/{id}/comm")).ok()?;
-    Some(name.trim_end().to_owned())
+    let name = fs::read(format!("/proc/{pid}/task/{id}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
 /// `None` for one that has ended meanwhile.
 fn read(process: i32, id: i32, owner: &str) -> Option<Thread> {
     let folder = format!("/proc/{process}/task/{id}");
-    let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
-    let (ticks, cpu) = parse_stat(&stat)?;
+    // The name in it is of any bytes.
+    let stat = fs::read(format!("{folder}/stat")).ok()?;
+    let (ticks, cpu) = parse_stat(&String::from_utf8_lossy(&stat))?;
     // The scheduler's own account is exact; not every kernel keeps it.
     let exact = fs::read_to_string(format!("{folder}/schedstat")).ok();
     let exact = exact.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
@@ -112,7 +113,9 @@ fn read(process: i32, id: i32, owner: &str) -> Option<Thread> {
         owner: owner.to_owned(),
         role: Role::Other,
         name: comm(process, id)?,
-        used: exact.filter(|ns| *ns > 0).unwrap_or(ticks * per_tick),
+        used: exact
+            .filter(|ns| *ns > 0)
+            .unwrap_or(ticks.saturating_mul(per_tick)),
         cpu: Some(cpu),
     })
 }
@@ -123,7 +126,10 @@ fn parse_stat(text: &str) -> Option<(u64, u32)> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some((number(14)? + number(15)?, number(39)?.try_into().ok()?))
+    Some((
+        number(14)?.saturating_add(number(15)?),
+        number(39)?.try_into().ok()?,
+    ))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Everything the command prints itself.
 
 mod address;
+mod clean;
 mod dhcp;
 mod duration;
 mod findings;
@@ -16,6 +17,7 @@ mod stats;
 mod summary;
 mod table;
 mod trace;
+mod wrap;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -24,6 +26,7 @@ use serde::Serialize;
 use crate::Failure;
 
 pub(crate) use address::{addresses, forwards, leases};
+pub(crate) use clean::clean;
 pub(crate) use findings::findings;
 pub(crate) use frame::frame;
 pub(crate) use info::info;
@@ -35,10 +38,12 @@ pub(crate) use rate::rate;
 pub(crate) use sizes::sizes;
 pub(crate) use stats::{learned, stats};
 pub(crate) use trace::{traced, traced_json};
+pub(crate) use wrap::wrap;
 
 /// One sentence on standard error; there is nobody left to tell if that fails.
 pub(crate) fn error(sentence: &str) {
-    let _ = writeln!(io::stderr(), "ringway: {sentence}");
+    let lines: Vec<_> = sentence.split('\n').map(clean).collect();
+    let _ = writeln!(io::stderr(), "ringway: {}", lines.join("\n"));
 }
 
 /// What to do next, for people who look at a list with nothing in it; what reads the list gets none.
@@ -48,7 +53,7 @@ pub(crate) fn hint(sentence: &str) {
 
 /// What went well, but not as it was meant to.
 pub(crate) fn warning(sentence: &str) {
-    let _ = writeln!(io::stderr(), "ringway: warning: {sentence}");
+    let _ = writeln!(io::stderr(), "ringway: warning: {}", clean(sentence));
 }
 
 /// An answer of the daemon: one line of JSON for programs, or what `text` makes of it for people.

@@ -4,7 +4,7 @@ use ringway_measure::{
     statistics::Spread,
     switch::{
         figure,
-        sizing::{Limit, Report},
+        sizing::{Limit, Outcome, Report},
         window::Row,
     },
 };
@@ -57,20 +57,24 @@ fn machine(report: &Report) -> String {
 }
 
 fn rates(report: &Report) -> String {
-    let mut table = Table::new([
-        ("FRAME", Align::Right),
-        ("RING", Align::Left),
-        ("WORKERS", Align::Right),
+    let columns = [
+        FRAME,
+        RING,
+        WORKERS,
         ("MPPS", Align::Right),
         ("+-", Align::Right),
         ("GBIT/S", Align::Right),
         ("P50 US", Align::Right),
         ("P99 US", Align::Right),
         ("LIMIT", Align::Left),
-    ]);
-    for outcome in &report.rows {
-        let [frame, ring, workers] = names(&outcome.row);
-        table.row([
+    ];
+    table(report, columns, |[frame, ring, workers], outcome| {
+        let limit = match outcome.limit {
+            Limit::Switch => "switch",
+            Limit::Guests => "guests",
+            Limit::Processors => "shared CPUs",
+        };
+        [
             frame,
             ring,
             workers,
@@ -79,31 +83,24 @@ fn rates(report: &Report) -> String {
             figure(outcome.gbps.median),
             figure(outcome.latency_p50_us.median),
             figure(outcome.latency_p99_us.median),
-            match outcome.limit {
-                Limit::Switch => "switch",
-                Limit::Guests => "guests",
-                Limit::Processors => "shared CPUs",
-            }
-            .into(),
-        ]);
-    }
-    table.to_string()
+            limit.into(),
+        ]
+    })
 }
 
 fn costs(report: &Report) -> String {
-    let mut table = Table::new([
-        ("FRAME", Align::Right),
-        ("RING", Align::Left),
-        ("WORKERS", Align::Right),
+    let columns = [
+        FRAME,
+        RING,
+        WORKERS,
         ("S/MFRAME", Align::Right),
         ("S/GBIT", Align::Right),
         ("SWITCHES", Align::Right),
         ("WAKEUPS", Align::Right),
         ("BUSY", Align::Right),
-    ]);
-    for outcome in &report.rows {
-        let [frame, ring, workers] = names(&outcome.row);
-        table.row([
+    ];
+    table(report, columns, |[frame, ring, workers], outcome| {
+        [
             frame,
             ring,
             workers,
@@ -112,7 +109,24 @@ fn costs(report: &Report) -> String {
             figure(outcome.context_switches_per_1000_frames.median),
             figure(outcome.wakeups_per_1000_frames.median),
             format!("{:.0}%", 100.0 * outcome.worker_busy.median),
-        ]);
+        ]
+    })
+}
+
+/// What a row is of.
+const FRAME: (&str, Align) = ("FRAME", Align::Right);
+const RING: (&str, Align) = ("RING", Align::Left);
+const WORKERS: (&str, Align) = ("WORKERS", Align::Right);
+
+/// A row for each that was measured: `cells` has what it is of, and what was found.
+fn table<const N: usize>(
+    report: &Report,
+    columns: [(&str, Align); N],
+    cells: impl Fn([String; 3], &Outcome) -> [String; N],
+) -> String {
+    let mut table = Table::new(columns);
+    for outcome in &report.rows {
+        table.row(cells(names(&outcome.row), outcome));
     }
     table.to_string()
 }

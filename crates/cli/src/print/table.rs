@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::clean;
+
 /// Where the text of a column stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
@@ -25,7 +27,8 @@ impl<const N: usize> Table<N> {
     }
 
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
+        // Some of them are names that guests and other programs gave themselves.
+        self.rows.push(cells.map(|cell| clean(&cell).into_owned()));
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::summary::Summary;
+use super::{clean, summary::Summary};
 use crate::trace::{Decision, Frame, Outcome, Packet};
 
 /// One line.
@@ -41,7 +41,7 @@ pub(crate) fn traced(
         } => write!(out, "-> {to}, dropped: {reason}")?,
         Decision::Received { from } => write!(out, "<- {from}")?,
         Decision::Missed { from, reason } => write!(out, "<- {from}, dropped: {reason}")?,
-        Decision::Other { words } => write!(out, "-> {words}")?,
+        Decision::Other { words } => write!(out, "-> {}", clean(words))?,
     }
     if let Some(service) = outcome.service {
         write!(out, ", service {service}")?;
