@@ -247,7 +247,13 @@ fn show_draws_ports_in_a_terminal_and_as_a_picture() -> Result<()> {
 
     let svg = lab.log("show.svg");
     let words = ["show", "--control", &control(&lab), "--svg"];
-    let written = ringway(&[&words[..], &[&svg.display().to_string()]].concat())?;
+    let file = svg.display().to_string();
+    // A machine could be called so.
+    lab.attempt(&[&words[..], &[&file]].concat())
+        .refused()?
+        .says(2, &[&format!("write --svg={file}")])?;
+    let to_file = format!("--svg={file}");
+    let written = ringway(&[&words[..3], &[&to_file]].concat())?;
     ensure!(written.status.success(), "{written:?}");
     let picture = fs::read_to_string(&svg)?;
     // The same without what is drawn on it.
@@ -373,23 +379,25 @@ fn show_draws_the_way_of_a_running_machine() -> Result<()> {
 }
 
 #[test]
-fn show_follows_a_tap_over_its_bridge() -> Result<()> {
+fn show_follows_a_tap_over_its_bridge_and_a_macvtap_to_its_nic() -> Result<()> {
     let Some(lab) = Lab::with("screens-tap", &[Need::Guests, Need::Namespaces])? else {
         return Ok(());
     };
     let netns = Netns::new()?;
     netns.sh(
         "ip link add b0 type bridge && ip tuntap add t0 mode tap && ip link add out0 type veth peer name out1 && \
-         for l in t0 out0; do ip link set $l master b0; done && for l in b0 t0 out0 out1; do ip link set $l up; done",
+         ip link add link out1 name m0 type macvtap mode bridge && \
+         for l in t0 out0; do ip link set $l master b0; done && for l in b0 t0 out0 out1 m0; do ip link set $l up; done",
     )?;
     // It does not run, which its NICs do not need.
     let qemu = std::env::var("QEMU").unwrap_or_else(|_| "qemu-system-x86_64".into());
     let _qemu = netns.keep(
         "QEMU",
         &format!(
-            "exec {qemu} -S -name kern -display none -nodefaults \
+            "exec 5<>/dev/tap$(ip -o link show m0 | cut -d: -f1); exec {qemu} -S -name kern -display none -nodefaults \
              -netdev tap,id=n0,ifname=t0,script=no,downscript=no -device virtio-net-pci,netdev=n0,romfile= \
-             -netdev user,id=n1 -device e1000,netdev=n1,romfile="
+             -netdev user,id=n1 -device e1000,netdev=n1,romfile= \
+             -netdev tap,id=n2,fd=5 -device virtio-net-pci,netdev=n2,romfile="
         ),
     )?;
     netns.sh("until ip -o link show t0 | grep -q LOWER_UP; do sleep 0.05; done")?;
@@ -423,6 +431,17 @@ fn show_follows_a_tap_over_its_bridge() -> Result<()> {
         stages(&map["paths"][1])[3] == "segment network within QEMU",
         "{map}"
     );
+    ensure!(
+        stages(&map["paths"][2])[2..]
+            == [
+                "data-plane QEMU's main loop",
+                "segment macvtap m0",
+                "uplink out1"
+            ],
+        "{map}"
+    );
+    let device = &map["paths"][2]["arrows"][0];
+    ensure!(device["from_guest"]["frames"].is_number(), "{map}");
     let trouble = map["trouble"].as_str().unwrap_or_default();
     ensure!(trouble.contains("no daemon answers"), "{map}");
     Ok(())

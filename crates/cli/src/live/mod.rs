@@ -6,6 +6,7 @@
 mod links;
 mod rates;
 mod source;
+mod target;
 mod threads;
 
 use std::time::Duration;
@@ -15,14 +16,7 @@ use serde::Serialize;
 
 pub(crate) use rates::{Flow, PortRates, QueueRates, Rates, ThreadRates};
 pub(crate) use source::{Source, Whom, machines};
-
-/// Seconds between two looks, with a fraction if wanted.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|s| (0.1..=3600.0).contains(s));
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "give seconds from 0.1 to 3600".into())
-}
+pub(crate) use target::Target;
 
 /// Everything that was counted, at one moment.
 #[derive(Debug, Clone, Default)]

@@ -1,18 +1,18 @@
 //! From what is known to what is drawn. Nothing here looks anywhere.
 
 mod backend;
+mod machine;
 mod outside;
+mod passed;
 
-use ringway_doctor::{
-    command::{Command, Nic},
-    facts::Machine,
-};
+use ringway_doctor::command::{Command, Nic};
 
 use super::{
     path::{Arrow, Kind, Map, Path, Stage},
     world::{Known, World},
 };
-use crate::live::{PortRates, Role, ThreadRates};
+use crate::live::PortRates;
+use machine::Vm;
 
 /// Which ways are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,25 +27,31 @@ pub(super) fn map(world: &World, wanted: &Wanted) -> Map {
     let mut paths = Vec::new();
     let mut joined = Vec::new();
     for machine in &world.facts.machines {
+        let vm = Vm { world, machine };
         let nics = Command::parse(&machine.command).nics();
+        let named = match wanted {
+            Wanted::All => true,
+            Wanted::Name(name) => vm.name() == name,
+            Wanted::Process(pid) => machine.pid == Some(*pid),
+        };
+        // A switch alone is asked about itself.
+        let is_of_all = *wanted == Wanted::All && world.alone;
         for (index, nic) in nics.iter().enumerate() {
             let way = Way {
                 world,
-                machine,
+                vm,
                 nic,
                 index,
                 of: nics.len(),
             };
             joined.extend(way.known().map(|known| known.name.clone()));
-            // A switch alone is asked about itself.
-            let meant = match wanted {
-                Wanted::All => !world.alone || way.known().is_some(),
-                Wanted::Name(name) => way.name() == name,
-                Wanted::Process(pid) => machine.pid == Some(*pid),
-            };
-            if meant {
+            if named && (!is_of_all || way.known().is_some()) {
                 paths.push(way.path());
             }
+        }
+        if named && !is_of_all {
+            let passed = machine.passthrough.iter();
+            paths.extend(passed.filter_map(|device| passed::path(vm, device)));
         }
     }
     if *wanted == Wanted::All {
@@ -72,26 +78,23 @@ pub(super) fn map(world: &World, wanted: &Wanted) -> Map {
 /// A NIC and what surrounds it.
 struct Way<'a> {
     world: &'a World,
-    machine: &'a Machine,
+    vm: Vm<'a>,
     nic: &'a Nic,
     index: usize,
     of: usize,
 }
 
 impl<'a> Way<'a> {
-    fn name(&self) -> &'a str {
-        let pid = self.machine.pid.unwrap_or_default();
-        self.world.names.get(&pid).unwrap_or(&self.machine.name)
-    }
-
     /// Where its taps are.
     fn place(&self) -> outside::Place<'a> {
-        outside::Place::of(self.world, self.machine)
+        outside::Place::of(self.world, self.vm.machine)
     }
 
     /// The port it is at.
     fn known(&self) -> Option<&'a Known> {
-        let (socket, tap) = (self.nic.socket(), self.tap());
+        // A tap of that name in another namespace is another tap.
+        let tap = self.tap().filter(|_| self.place().is_own());
+        let socket = self.nic.socket();
         self.world.ports.iter().find(|port| {
             (socket.is_some() && port.socket == socket) || (tap.is_some() && port.tap == tap)
         })
@@ -103,7 +106,7 @@ impl<'a> Way<'a> {
             return Some(name.to_owned());
         }
         let given = self.nic.descriptors();
-        let mut open = self.machine.descriptors.iter();
+        let mut open = self.vm.machine.descriptors.iter();
         let first = open.find(|open| given.contains(&open.number))?;
         let index = || first.target.strip_prefix("/dev/tap")?.parse().ok();
         let macvtap = || Some(self.place().link_by_index(index()?)?.name.clone());
@@ -120,22 +123,10 @@ impl<'a> Way<'a> {
             .or_else(|| outside::tap(&self.place(), &self.tap()?))
     }
 
-    fn threads(&self, role: Role) -> impl Iterator<Item = &'a ThreadRates> + use<'a> {
-        let name = format!("vhost-{}", self.machine.pid.unwrap_or_default());
-        let pid = self.machine.pid;
-        self.world.rates.threads.iter().filter(move |thread| {
-            thread.role == role
-                && match role {
-                    Role::Vhost => thread.name == name || Some(thread.process) == pid,
-                    _ => Some(thread.process) == pid,
-                }
-        })
-    }
-
     fn path(&self) -> Path {
         let rates = self.rates();
         let rates = rates.as_ref();
-        let mut stages = vec![self.guest(), self.device(rates), self.data_plane(rates)];
+        let mut stages = vec![self.vm.guest(), self.device(rates), self.data_plane(rates)];
         let mut arrows = vec![
             Arrow::of(rates),
             Arrow::default().note(self.wake_ups(rates)),
@@ -147,13 +138,13 @@ impl<'a> Way<'a> {
             arrows.push(arrow);
             stages.push(uplink);
         }
-        let pid = self.machine.pid;
+        let pid = self.vm.machine.pid;
         let number = match self.of {
             1 => "NIC".to_owned(),
             of => format!("NIC {} of {of}", self.index + 1),
         };
         Path {
-            name: self.name().to_owned(),
+            name: self.vm.name().to_owned(),
             about: match pid {
                 Some(pid) => format!("process {pid}, {number} {}", self.nic.id),
                 None => format!("{number} {}", self.nic.id),
@@ -161,27 +152,6 @@ impl<'a> Way<'a> {
             pid,
             stages,
             arrows,
-        }
-    }
-
-    fn guest(&self) -> Stage {
-        let cpus = Command::parse(&self.machine.command).cpus();
-        let mut vcpus: Vec<&ThreadRates> = self.threads(Role::Vcpu).collect();
-        let count = match cpus {
-            1 => "1 virtual CPU".to_owned(),
-            cpus => format!("{cpus} virtual CPUs"),
-        };
-        let busy = |thread: &ThreadRates| thread.percent.unwrap_or_default();
-        vcpus.sort_by(|a, b| busy(b).total_cmp(&busy(a)));
-        let stage = Stage::new(Kind::Guest, format!("guest {}", self.name()));
-        let more = vcpus.len().saturating_sub(SHOWN);
-        let stage = match vcpus.is_empty() {
-            true => stage.detail(format!("{count}, threads without names")),
-            false => stage.detail(count).threads(vcpus.into_iter().take(SHOWN)),
-        };
-        match more {
-            0 => stage,
-            more => stage.detail(format!("and {more} that do less")),
         }
     }
 

@@ -12,70 +12,76 @@ use std::{
     env,
     io::{self, IsTerminal},
     path::PathBuf,
-    time::Duration,
 };
 
 use anyhow::anyhow;
 use clap::Args;
-use ringway_api::v1::client;
 
 use self::{join::Wanted, path::Map, text::Look, world::World};
-use crate::{
-    Failure,
-    ask::{Daemon, Form},
-    live::{Whom, interval},
-    print,
-    usage::socket_path,
-};
+use crate::{Failure, ask::Form, live::Target, print};
 
 /// Draw the way of a machine's frames: guest, device, data plane, switch or bridge, way out; with rates and drops
 ///
 /// Without a machine: all of them, and the ports that belong to none. Whoever started a machine, it is found by its QEMU. Run it as
 /// root to see into processes of others.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The machine: one of `ringway vm list`, or what a QEMU was called with -name
     #[arg(conflicts_with = "pid")]
     vm: Option<String>,
+    /// What follows the machine's name by mistake, `--svg FILE` for example.
+    #[arg(hide = true)]
+    more: Option<String>,
     /// The QEMU with this process
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
-    /// Seconds over which rates are taken, 0.1 to 3600
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
-    interval: Duration,
-    /// Write a picture to FILE, or to standard output
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with = "json")]
+    /// Write a picture to standard output, or to FILE
+    // With a space `--svg web` could mean the machine as well as the file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-", conflicts_with = "json")]
     svg: Option<PathBuf>,
     /// Draw with plain letters
     #[arg(long)]
     ascii: bool,
-    /// Ask the switch with this control socket, in place of the daemon
-    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket")]
-    control: Option<PathBuf>,
-    /// Directory of machines that run [default: /run/ringway, or $XDG_RUNTIME_DIR/ringway for others than root]
-    #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
     #[command(flatten)]
-    daemon: Daemon,
+    target: Target,
     #[command(flatten)]
     form: Form,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  ringway show                  all machines, and ports without one
+  ringway show web              the machine web
+  ringway show web --svg=web.svg
+  ringway show --json | jq '.paths[].arrows[].drops'";
+
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let whom = match arguments.control {
-        Some(path) => Whom::Switch(path),
-        None => Whom::Daemon(arguments.daemon.client()),
-    };
+    if let Some(more) = &arguments.more {
+        let told = match &arguments.svg {
+            Some(_) => format!("for a file write --svg={more}"),
+            None => "one machine at a time is drawn, or all without a name".into(),
+        };
+        return Err(Failure::Usage(format!(
+            "{more} is one word too many: {told}"
+        )));
+    }
+    let interval = arguments.target.interval;
+    let (whom, run) = arguments.target.found();
     let wanted = match (arguments.vm, arguments.pid) {
         (Some(name), _) => Wanted::Name(name),
         (None, Some(pid)) => Wanted::Process(pid),
         (None, None) => Wanted::All,
     };
-    let run = arguments.run.unwrap_or_else(client::run_directory);
-    let world = World::look(&whom, run, arguments.interval);
+    let world = World::look(&whom, run, interval);
     let map = join::map(&world, &wanted);
     if map.paths.is_empty() {
-        return Err(nothing(&world, &wanted));
+        return Err(match (&wanted, &arguments.svg) {
+            (Wanted::Name(file), Some(_)) if file.ends_with(".svg") => Failure::Usage(format!(
+                "{file} is the name of no machine: for a file write --svg={file}"
+            )),
+            _ => nothing(&world, &wanted),
+        });
     }
     if let Some(trouble) = &map.trouble {
         print::warning(trouble);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::path::{Arrow, Map, Path, Stage};
+use crate::print::wrap;
 
 /// Letters of the monospaced font are about this wide, in units of the picture.
 const LETTER: f64 = 7.3;
@@ -10,12 +11,17 @@ const LINE: f64 = 17.0;
 const PADDING: f64 = 12.0;
 const MARGIN: f64 = 24.0;
 /// Longest line in a box; longer ones go on in the next.
-const WRAP: usize = 30;
+const WRAP: usize = 36;
 const TITLE: f64 = 34.0;
 
 pub(super) fn svg(map: &Map) -> String {
     let rows: Vec<Row<'_>> = map.paths.iter().map(Row::new).collect();
-    let widest = rows.iter().map(Row::width).fold(300.0, f64::max);
+    let legend = format!(
+        "Right: from the guest. Left: to it. Frames and bits per second, over {:.1} s.",
+        map.seconds
+    );
+    let widths = rows.iter().map(Row::width);
+    let widest = widths.fold(units(legend.chars().count()), f64::max);
     let height: f64 = rows.iter().map(Row::height).sum();
     let (width, height) = (widest + 2.0 * MARGIN, height + 2.0 * MARGIN + LINE);
     let mut out = String::new();
@@ -31,10 +37,6 @@ pub(super) fn svg(map: &Map) -> String {
         row.draw(y, &mut out);
         y += row.height();
     }
-    let legend = format!(
-        "Right: from the guest. Left: to it. Frames and bits per second, over {:.1} s.",
-        map.seconds
-    );
     label(&mut out, MARGIN, y + LINE, "small", &legend);
     out.push_str("</svg>\n");
     out
@@ -59,7 +61,11 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn new(path: &'a Path) -> Self {
         let boxes = path.stages.iter().map(|stage| {
-            let lines: Vec<String> = stage.details.iter().flat_map(|line| wrap(line)).collect();
+            let lines: Vec<String> = stage
+                .details
+                .iter()
+                .flat_map(|line| wrap(line, WRAP))
+                .collect();
             let longest = lines.iter().map(|line| line.chars().count());
             let longest = longest.chain([stage.title.chars().count(), 10]).max();
             (units(longest.unwrap_or(10)) + 2.0 * PADDING, lines)
@@ -77,7 +83,14 @@ impl<'a> Row<'a> {
     }
 
     fn width(&self) -> f64 {
-        self.boxes.iter().map(|(width, _)| width).sum::<f64>() + self.gaps.iter().sum::<f64>()
+        let boxes = self.boxes.iter().map(|(width, _)| width).sum::<f64>();
+        let heading = self.name_width() + units(self.path.about.chars().count());
+        heading.max(boxes + self.gaps.iter().sum::<f64>())
+    }
+
+    /// Of the name in its larger letters, and the space behind it.
+    fn name_width(&self) -> f64 {
+        units(self.path.name.chars().count()) * 1.25 + 12.0
     }
 
     /// Of its boxes.
@@ -93,8 +106,13 @@ impl<'a> Row<'a> {
 
     fn draw(&self, y: f64, out: &mut String) {
         label(out, MARGIN, y + 14.0, "name", &self.path.name);
-        let after = MARGIN + units(self.path.name.chars().count()) * 1.25 + 12.0;
-        label(out, after, y + 14.0, "small", &self.path.about);
+        label(
+            out,
+            MARGIN + self.name_width(),
+            y + 14.0,
+            "small",
+            &self.path.about,
+        );
         let top = y + TITLE - 6.0;
         let mut x = MARGIN;
         for (index, stage) in self.path.stages.iter().enumerate() {
@@ -196,7 +214,7 @@ impl Labels {
             lost: arrow
                 .lost()
                 .into_iter()
-                .flat_map(|lost| wrap(&lost))
+                .flat_map(|lost| wrap(&lost, WRAP))
                 .collect(),
         }
     }
@@ -221,41 +239,18 @@ fn label(out: &mut String, x: f64, y: f64, class: &str, text: &str) {
 
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
-    for c in text.chars() {
+    for c in crate::print::clean(text).chars() {
         match c {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '&' => escaped.push_str("&amp;"),
             '"' => escaped.push_str("&quot;"),
-            // XML has no others below a space.
-            c if c.is_control() => escaped.push('?'),
+            // No characters of XML.
+            '\u{fffe}' | '\u{ffff}' => escaped.push('?'),
             c => escaped.push(c),
         }
     }
     escaped
-}
-
-/// At words, and within those that are too long.
-fn wrap(line: &str) -> Vec<String> {
-    let mut lines: Vec<String> = vec![String::new()];
-    for word in line.split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
-        while !word.is_empty() {
-            let last = lines.last().map_or(0, |line| line.chars().count());
-            let space = usize::from(last > 0);
-            if last + space + word.len() <= WRAP {
-                if let Some(line) = lines.last_mut() {
-                    line.extend([" "].iter().take(space).copied());
-                    line.extend(word.drain(..));
-                }
-            } else if last > 0 {
-                lines.push(String::new());
-            } else if let Some(line) = lines.last_mut() {
-                line.extend(word.drain(..WRAP));
-            }
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

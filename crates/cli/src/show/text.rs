@@ -1,6 +1,6 @@
 //! A map in a terminal: boxes below each other, arrows with rates between them.
 
-use super::path::{Arrow, Map, Path, Stage};
+use super::path::{Arrow, Kind, Map, Path, Stage};
 
 /// How it may look.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +42,13 @@ const ASCII: Signs = Signs {
 
 pub(super) fn text(map: &Map, look: Look) -> String {
     let mut text = String::new();
-    for (index, path) in map.paths.iter().enumerate() {
-        if index > 0 {
+    let mut before = None;
+    for path in &map.paths {
+        if before.is_some() {
             text.push('\n');
         }
-        look.path(path, &mut text);
+        look.path(path, before, &mut text);
+        before = Some(path);
     }
     text
 }
@@ -61,12 +63,27 @@ impl Look {
         self.width.clamp(NARROWEST, WIDEST)
     }
 
-    fn path(self, path: &Path, text: &mut String) {
+    /// A guest that stands in the way before as well is not told about twice.
+    fn path(self, path: &Path, before: Option<&Path>, text: &mut String) {
         let title = format!("{}  {}", path.name, path.about);
-        *text += &self.painted(&self.cut(&title, self.columns()), BOLD);
-        text.push('\n');
+        let fits = title.chars().count() <= self.columns();
+        let lines = match fits {
+            true => vec![title],
+            false => vec![path.name.clone(), path.about.clone()],
+        };
+        for line in lines {
+            *text += &self.painted(&self.cut(&line, self.columns()), BOLD);
+            text.push('\n');
+        }
         for (index, stage) in path.stages.iter().enumerate() {
-            self.stage(stage, text);
+            let known = stage.kind == Kind::Guest && path.pid.is_some();
+            match before.filter(|before| known && before.pid == path.pid) {
+                Some(_) => {
+                    let short = Stage::new(stage.kind, stage.title.as_str());
+                    self.stage(&short.detail("as above"), text);
+                }
+                None => self.stage(stage, text),
+            }
             if let Some(arrow) = path.arrows.get(index) {
                 self.arrow(arrow, text);
             }
@@ -146,14 +163,8 @@ impl Look {
 
     /// At most `width` characters.
     fn cut(self, text: &str, width: usize) -> String {
-        let text: String = text
-            .chars()
-            .map(|c| match c {
-                c if c.is_control() => '?',
-                c if self.ascii && !c.is_ascii() => '?',
-                c => c,
-            })
-            .collect();
+        let foreign = |c: char| self.ascii && !c.is_ascii();
+        let text = crate::print::clean(text).replace(foreign, "?");
         if text.chars().count() <= width {
             return text;
         }

@@ -15,9 +15,14 @@ pub(super) struct Column {
     pub(super) name: &'static str,
     /// Numbers end in one column, text begins in one.
     pub(super) right: bool,
-    /// Columns of a higher rank leave first where the screen is narrow; 0 never does.
+    /// Columns of a higher rank leave first where the screen is narrow, those of one rank together; 0 never does.
     rank: u8,
+    /// Text of so many letters may be cut before a column of [`NUMBERS`] leaves for it.
+    least: usize,
 }
+
+/// Columns of this rank and below are worth more than the whole of a long name.
+const NUMBERS: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
@@ -60,6 +65,14 @@ const fn text(name: &'static str, rank: u8) -> Column {
         name,
         right: false,
         rank,
+        least: usize::MAX,
+    }
+}
+
+const fn long(name: &'static str, rank: u8, least: usize) -> Column {
+    Column {
+        least,
+        ..text(name, rank)
     }
 }
 
@@ -68,6 +81,7 @@ const fn number(name: &'static str, rank: u8) -> Column {
         name,
         right: true,
         rank,
+        least: usize::MAX,
     }
 }
 
@@ -93,7 +107,7 @@ pub(super) fn ports(rates: &Rates, order: Order) -> Grid {
     }
     Grid {
         columns: vec![
-            text("PORT", 0),
+            long("PORT", 0, 20),
             text("KIND", 5),
             text("LINK", 4),
             number("RX-F/S", 2),
@@ -101,7 +115,7 @@ pub(super) fn ports(rates: &Rates, order: Order) -> Grid {
             number("TX-F/S", 2),
             number("TX-BIT/S", 0),
             number("DROPS/S", 0),
-            text("WHY", 1),
+            long("WHY", 1, 12),
         ],
         rows,
     }
@@ -132,7 +146,7 @@ pub(super) fn queues(rates: &Rates, order: Order) -> Grid {
     }
     Grid {
         columns: vec![
-            text("PORT", 0),
+            long("PORT", 0, 20),
             number("Q", 0),
             text("SERVED-BY", 4),
             number("RX-F/S", 2),
@@ -172,9 +186,9 @@ pub(super) fn threads(rates: &Rates, order: Order) -> Grid {
     Grid {
         rows: rows.collect(),
         columns: vec![
-            text("OWNER", 0),
+            long("OWNER", 0, 16),
             text("ROLE", 3),
-            text("THREAD", 0),
+            long("THREAD", 0, 10),
             number("TID", 2),
             number("CPU", 0),
             number("%CPU", 0),
@@ -221,22 +235,38 @@ impl Grid {
         loop {
             let mut widths = self.widths();
             let wanted: usize = widths.iter().sum::<usize>() + GAP * (widths.len() - 1);
-            if wanted <= width {
+            let Some(mut excess) = wanted.checked_sub(width).filter(|excess| *excess > 0) else {
+                return (self, widths);
+            };
+            let rank = self.columns.iter().map(|column| column.rank).max();
+            let rank = rank.unwrap_or_default();
+            if rank <= NUMBERS {
+                // The reasons give before the names do.
+                for (column, width) in self.columns.iter().zip(&mut widths).rev() {
+                    let cut = width.saturating_sub(column.least).min(excess);
+                    *width -= cut;
+                    excess -= cut;
+                }
+            }
+            if excess == 0 {
                 return (self, widths);
             }
-            let last = self.columns.iter().enumerate().max_by_key(|(_, c)| c.rank);
-            match last.filter(|(_, column)| column.rank > 0) {
-                Some((index, _)) => {
-                    self.columns.remove(index);
-                    for row in &mut self.rows {
-                        row.cells.remove(index);
-                    }
-                }
-                None => {
-                    // What is left are the names to cut.
-                    let cut = (wanted - width).min(widths[0].saturating_sub(4));
-                    widths[0] -= cut;
-                    return (self, widths);
+            if rank == 0 {
+                // What is left are the names to cut.
+                widths[0] = widths[0].saturating_sub(excess).max(4);
+                return (self, widths);
+            }
+            self.leave(rank);
+        }
+    }
+
+    /// Columns of a rank leave.
+    fn leave(&mut self, rank: u8) {
+        for index in (0..self.columns.len()).rev() {
+            if self.columns[index].rank == rank {
+                self.columns.remove(index);
+                for row in &mut self.rows {
+                    row.cells.remove(index);
                 }
             }
         }
@@ -263,7 +293,7 @@ impl Grid {
         let line = |cells: &Vec<String>| {
             let mut line = String::new();
             for ((cell, column), width) in cells.iter().zip(&self.columns).zip(widths) {
-                let cell = cut(cell, *width);
+                let cell = cut(&crate::print::clean(cell), *width);
                 match column.right {
                     true => line += &format!("{cell:>width$}  "),
                     false => line += &format!("{cell:<width$}  "),
@@ -278,13 +308,16 @@ impl Grid {
 /// Between columns.
 const GAP: usize = 2;
 
-/// At most `width` characters; `~` stands for what is missing.
+/// At most `width` characters; `~` stands for what is missing. Names differ at their ends as often as at their beginnings.
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    let count = text.chars().count();
+    if count <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept + "~"
+    let kept = width.saturating_sub(1);
+    let begin: String = text.chars().take(kept.div_ceil(2)).collect();
+    let end: String = text.chars().skip(count - kept / 2).collect();
+    format!("{begin}~{end}")
 }
 
 #[cfg(test)]

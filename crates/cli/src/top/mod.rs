@@ -9,64 +9,61 @@ mod state;
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
     thread,
     time::Duration,
 };
 
 use clap::Args;
-use ringway_api::v1::client;
 
 use self::{grid::Order, screen::Surroundings, state::State};
 use crate::{
     Failure,
-    ask::{Daemon, Form},
-    live::{Rates, Source, Whom, interval},
+    ask::Form,
+    live::{Rates, Source, Target},
     print,
-    usage::socket_path,
 };
 
 /// Watch ports, queues and drops, and the threads that carry frames, live
 ///
 /// Asks the daemon, or a switch alone with --control. Threads are those of the switch, of every QEMU that runs here, and of the
-/// kernel's vhost. Into a pipe one sample is printed, as with --once.
+/// kernel's vhost. Into a pipe, and on a terminal that is `dumb`, one sample is printed, as with --once.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Seconds between two looks, 0.1 to 3600
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
-    interval: Duration,
     /// Print what happened in one interval, and end
     #[arg(long)]
     once: bool,
-    /// Ask the switch with this control socket, in place of the daemon
-    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket")]
-    control: Option<PathBuf>,
-    /// Directory of machines that run [default: /run/ringway, or $XDG_RUNTIME_DIR/ringway for others than root]
-    #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
     #[command(flatten)]
-    daemon: Daemon,
+    target: Target,
     #[command(flatten)]
     form: Form,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  ringway top --interval 0.5
+  ringway top --once --interval 10 --json | jq '.ports[].drops'";
+
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let whom = match arguments.control {
-        Some(path) => Whom::Switch(path),
-        None => Whom::Daemon(arguments.daemon.client()),
-    };
-    let run = arguments.run.unwrap_or_else(client::run_directory);
+    let interval = arguments.target.interval;
+    let (whom, run) = arguments.target.found();
     let mut source = Source::new(whom, run);
-    if arguments.form.json || arguments.once || !io::stdout().is_terminal() {
-        let rates = once(&mut source, arguments.interval)?;
+    if arguments.form.json || arguments.once || !can_draw() {
+        let rates = once(&mut source, interval)?;
         return print::answer(arguments.form.json, &rates, text);
     }
     let around = Surroundings {
         title: source.title(),
-        interval: arguments.interval.as_secs_f64(),
+        interval: interval.as_secs_f64(),
         colours: print::colours(),
     };
-    run::run(source, arguments.interval, &around)
+    run::run(source, interval, &around)
+}
+
+/// Whether standard output is a terminal, and one that can put letters where they belong.
+fn can_draw() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stdout().is_terminal() && !is_dumb
 }
 
 /// What happens in one interval from now on. Without a switch it is the threads alone, and if there are none, nothing.

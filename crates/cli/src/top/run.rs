@@ -40,7 +40,7 @@ pub(super) fn run(
     let (tell, told) = mpsc::channel();
     // Before the terminal is changed: a signal that comes in between changes it back.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let mut terminal = ratatui::try_init()?;
+    let mut terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
     let end = tell.clone();
     thread::spawn(move || {
         signals.forever().next();
@@ -61,7 +61,7 @@ fn show(
 ) -> io::Result<()> {
     let mut state = State::default();
     loop {
-        terminal.draw(|frame| screen::draw(frame, &state, around))?;
+        terminal.draw(|frame| screen::draw(frame, &mut state, around))?;
         match told.recv() {
             Ok(Happened::Sampled(sample)) => state.take(*sample),
             Ok(Happened::Typed(Event::Key(key))) => match state.press(key) {

@@ -23,17 +23,19 @@ pub(super) struct Surroundings {
     pub(super) colours: bool,
 }
 
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, around: &Surroundings) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, around: &Surroundings) {
+    let status = status(state, frame.area());
+    let lines = u16::try_from(status.len()).unwrap_or(1);
     let [top, tabs, body, bottom] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Min(1),
-        Constraint::Length(1),
+        Constraint::Length(lines),
     ])
     .areas(frame.area());
     frame.render_widget(headline(state, around), top);
     frame.render_widget(tab_line(state), tabs);
-    if body.height + 3 >= ALL_PANES {
+    if frame.area().height >= ALL_PANES {
         let heights = share(state, body.height);
         let areas: [Rect; 3] = Layout::vertical(heights.map(Constraint::Length)).areas(body);
         for (pane, area) in Pane::ALL.into_iter().zip(areas) {
@@ -42,9 +44,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, around: &Surroundings) 
     } else {
         table(frame, state, state.pane, body, around);
     }
-    frame.render_widget(status(state, around), bottom);
+    let style = match state.rates.trouble {
+        Some(_) => alarm(around),
+        None => Style::new(),
+    };
+    let status: Vec<Line<'_>> = status
+        .into_iter()
+        .map(|it| Line::styled(it, style))
+        .collect();
+    frame.render_widget(Paragraph::new(status), bottom);
     if state.help {
-        help(frame);
+        help(frame, bottom);
     }
 }
 
@@ -100,7 +110,7 @@ fn tab_line(state: &State) -> Paragraph<'static> {
     Paragraph::new(Line::from(spans))
 }
 
-fn table(frame: &mut Frame<'_>, state: &State, pane: Pane, area: Rect, around: &Surroundings) {
+fn table(frame: &mut Frame<'_>, state: &mut State, pane: Pane, area: Rect, around: &Surroundings) {
     let (grid, widths) = state.grid(pane).fit(area.width.into());
     let mut lines = grid.lines(&widths).into_iter();
     let heading = Style::new().add_modifier(match pane == state.pane {
@@ -108,9 +118,19 @@ fn table(frame: &mut Frame<'_>, state: &State, pane: Pane, area: Rect, around: &
         false => Modifier::UNDERLINED,
     });
     let heading = lines.next().map(|line| Line::styled(line, heading));
+    // Below another table a line stays free.
+    let height = match pane {
+        Pane::Threads => area.height,
+        _ => area.height.saturating_sub(1),
+    };
+    let (count, room) = (grid.rows.len(), usize::from(height.saturating_sub(1)));
+    // Where not all rows fit, the last line says so.
+    let fits = count <= room;
+    let window = state.window(pane, count, room.saturating_sub(usize::from(!fits)));
     let rows = lines
         .zip(&grid.rows)
-        .skip(state.first_of(pane))
+        .skip(window.start)
+        .take(window.len())
         .map(|(line, row)| match row.alarm {
             true => Line::styled(line, alarm(around)),
             false => Line::raw(line),
@@ -119,15 +139,13 @@ fn table(frame: &mut Frame<'_>, state: &State, pane: Pane, area: Rect, around: &
     if grid.rows.is_empty() {
         shown.push(Line::raw(nothing(state, pane)));
     }
-    // Below another table a line stays free.
-    let height = match pane {
-        Pane::Threads => area.height,
-        _ => area.height.saturating_sub(1),
-    };
-    let hidden = shown.len().saturating_sub(height.into());
-    if hidden > 0 && height > 1 {
-        shown.truncate(usize::from(height) - 1);
-        shown.push(Line::raw(format!("... {} more", hidden + 1)));
+    if !fits && room > 0 {
+        let hidden = match (window.start, count - window.end) {
+            (0, below) => format!("... {below} more"),
+            (above, 0) => format!("... {above} above"),
+            (above, below) => format!("... {above} above, {below} more"),
+        };
+        shown.push(Line::raw(hidden));
     }
     frame.render_widget(Paragraph::new(shown), area);
 }
@@ -141,10 +159,15 @@ fn nothing(state: &State, pane: Pane) -> &'static str {
     }
 }
 
-fn status(state: &State, around: &Surroundings) -> Paragraph<'static> {
+/// What keys do, or all of what is wrong, where half of the screen is enough for it.
+fn status(state: &State, screen: Rect) -> Vec<String> {
     match &state.rates.trouble {
-        Some(trouble) => Paragraph::new(Line::styled(trouble.clone(), alarm(around))),
-        None => Paragraph::new("q leave  ? help  s sort  Tab 1-3 tables  p pause  Up/Down"),
+        Some(trouble) => {
+            let lines = crate::print::wrap(trouble, screen.width.into());
+            let most = usize::from(screen.height / 2).max(1);
+            lines.into_iter().take(most).collect()
+        }
+        None => vec!["q leave  ? help  s sort  Tab 1-3 tables  p pause  Up/Down".into()],
     }
 }
 
@@ -158,7 +181,8 @@ fn alarm(around: &Surroundings) -> Style {
 const HELP: &str = "\
 q Esc Ctrl-C  leave
 1 2 3 Tab     ports, queues, threads
-Up Down       move in the table
+Up Down       move in the table, as do
+              Page, Home and End
 s             sort by rate, drops, name
 p             pause
 
@@ -167,12 +191,13 @@ BIT/S is of frames alone, as in the
 guest. WHY: `ringway stats` counts
 them, docs/ARCHITECTURE.md has all
 reasons. CPU is where a thread ran
-last, %CPU its part of one CPU.
-Any key: back.";
+last, %CPU its part of one CPU.";
 
-fn help(frame: &mut Frame<'_>) {
+fn help(frame: &mut Frame<'_>, bottom: Rect) {
     frame.render_widget(Clear, frame.area());
     frame.render_widget(Paragraph::new(HELP), frame.area());
+    frame.render_widget(Clear, bottom);
+    frame.render_widget(Paragraph::new("any key: back"), bottom);
 }
 
 #[cfg(test)]

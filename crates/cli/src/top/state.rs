@@ -1,5 +1,7 @@
 //! What `top` knows: the last samples, what is looked at, and how. Keys and samples change it; nothing here draws or waits.
 
+use std::ops::Range;
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::{
@@ -43,8 +45,10 @@ pub(super) struct State {
     pub(super) rates: Rates,
     pub(super) pane: Pane,
     pub(super) order: Order,
-    /// The first row that is shown, by pane.
+    /// The first row that is shown, by pane; drawing takes care that it is not too far down.
     pub(super) first: [usize; 3],
+    /// How many rows were shown last, by pane.
+    pub(super) page: [usize; 3],
     pub(super) paused: bool,
     pub(super) help: bool,
 }
@@ -64,7 +68,6 @@ impl State {
         }
         self.rates = Rates::between(self.last.as_ref(), &sample);
         self.last = Some(sample);
-        self.bound();
     }
 
     /// Whether anything was sampled yet.
@@ -80,8 +83,12 @@ impl State {
         }
     }
 
-    pub(super) fn first_of(&self, pane: Pane) -> usize {
-        self.first[pane.index()]
+    /// Which of so many rows are shown where there is room for `room`: the last of them stands on the last line at most.
+    pub(super) fn window(&mut self, pane: Pane, rows: usize, room: usize) -> Range<usize> {
+        let first = &mut self.first[pane.index()];
+        *first = (*first).min(rows.saturating_sub(room));
+        self.page[pane.index()] = room;
+        *first..first.saturating_add(room).min(rows)
     }
 
     pub(super) fn press(&mut self, key: KeyEvent) -> Next {
@@ -97,6 +104,7 @@ impl State {
             return Next::Stay;
         }
         let pane = self.pane.index();
+        let (first, page) = (self.first[pane], self.page[pane].max(1));
         match key.code {
             KeyCode::Char('q') | KeyCode::Esc => return Next::Leave,
             KeyCode::Char('?' | 'h') => self.help = true,
@@ -107,25 +115,15 @@ impl State {
             }
             KeyCode::Tab | KeyCode::Right => self.pane = Pane::ALL[(pane + 1) % 3],
             KeyCode::BackTab | KeyCode::Left => self.pane = Pane::ALL[(pane + 2) % 3],
-            KeyCode::Up => self.first[pane] = self.first[pane].saturating_sub(1),
-            KeyCode::Down => self.first[pane] += 1,
-            KeyCode::PageUp => self.first[pane] = self.first[pane].saturating_sub(10),
-            KeyCode::PageDown => self.first[pane] += 10,
+            KeyCode::Up => self.first[pane] = first.saturating_sub(1),
+            KeyCode::Down => self.first[pane] = first.saturating_add(1),
+            KeyCode::PageUp => self.first[pane] = first.saturating_sub(page),
+            KeyCode::PageDown => self.first[pane] = first.saturating_add(page),
             KeyCode::Home => self.first[pane] = 0,
-            KeyCode::End => self.first[pane] = usize::MAX / 2,
+            KeyCode::End => self.first[pane] = usize::MAX,
             _ => (),
         }
-        self.bound();
         Next::Stay
-    }
-
-    /// The last row stays on the screen.
-    fn bound(&mut self) {
-        for pane in Pane::ALL {
-            let rows = self.grid(pane).rows.len();
-            let first = &mut self.first[pane.index()];
-            *first = (*first).min(rows.saturating_sub(1));
-        }
     }
 }
 

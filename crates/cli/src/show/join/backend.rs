@@ -17,13 +17,15 @@ impl Way<'_> {
             },
             _ if self.nic.vhost() => {
                 let stage = Stage::new(Kind::DataPlane, "vhost-net of the kernel");
-                let threads: Vec<&ThreadRates> = self.threads(Role::Vhost).collect();
+                let threads: Vec<&ThreadRates> = self.vm.threads(Role::Vhost).collect();
                 match threads.is_empty() {
                     true => stage.detail("no thread of it is to be seen"),
                     false => stage.threads(threads),
                 }
             }
-            _ => Stage::new(Kind::DataPlane, "QEMU's main loop").threads(self.threads(Role::Main)),
+            _ => {
+                Stage::new(Kind::DataPlane, "QEMU's main loop").threads(self.vm.threads(Role::Main))
+            }
         }
     }
 

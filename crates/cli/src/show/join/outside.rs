@@ -44,6 +44,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether it is that of whoever looks.
+    pub(super) fn is_own(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
     pub(super) fn link(&self, name: &str) -> Option<&'a Surveyed> {
         self.network?.link(name)
     }
@@ -224,9 +229,12 @@ pub(super) fn lone(world: &World, port: &PortRates) -> Path {
     let known = world.ports.iter().find(|known| known.name == port.name);
     let of_kernel = matches!(port.kind.as_str(), "tap" | "vhost-net" | "macvtap");
     let link = known.and_then(|known| known.tap.as_deref());
+    let is_kernel_port = of_kernel && known.is_some_and(|known| known.network.is_some());
     let first = match (port.kind.as_str(), port.connected) {
-        ("vhost-user", true) => Stage::new(Kind::Guest, "driver").detail("no QEMU of this host"),
-        ("vhost-user", false) => Stage::new(Kind::Guest, "nobody").detail("waits for a machine"),
+        (kind, connected) if kind == "vhost-user" || is_kernel_port => match connected {
+            true => Stage::new(Kind::Guest, "driver").detail("no QEMU of this host"),
+            false => Stage::new(Kind::Guest, "nobody").detail("waits for a machine"),
+        },
         ("generator", _) => Stage::new(Kind::Guest, "generator").detail("makes frames"),
         ("sink", _) => Stage::new(Kind::Guest, "sink").detail("forgets frames"),
         (kind, _) => {
@@ -242,7 +250,6 @@ pub(super) fn lone(world: &World, port: &PortRates) -> Path {
         about: format!("port of kind {}", port.kind),
         ..Path::default()
     };
-    let is_kernel_port = of_kernel && known.is_some_and(|known| known.network.is_some());
     let (segment, beyond) = match (known, link) {
         (Some(_), Some(link)) if is_kernel_port => self::link(&Place::own(world), link),
         (Some(known), None) => switch(world, known),

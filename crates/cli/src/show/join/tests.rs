@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 
 use ringway_doctor::{
     Facts,
-    facts::{Descriptor, Machine, Network},
+    facts::{Descriptor, Machine, Network, Passed},
 };
 use ringway_host::survey::{Bridge, Kind as LinkKind, PortState, Surveyed, Tap};
 use serde_json::json;
 
 use super::*;
-use crate::live::{Flow, QueueRates, Rates};
+use crate::live::{Flow, QueueRates, Rates, Role, ThreadRates};
 
 fn machine(line: &str) -> Machine {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect();
@@ -289,6 +289,41 @@ fn what_leads_nowhere_is_broken() {
 }
 
 #[test]
+fn a_nic_that_was_passed_through_is_drawn_without_the_switch() {
+    let mut given = machine("-device vfio-pci,host=01:00.0");
+    let device = |address: &str, class| Passed {
+        address: address.into(),
+        present: true,
+        class: Some(class),
+        driver: Some("vfio-pci".into()),
+        group: Some(7),
+        ..Passed::default()
+    };
+    let gone = Passed {
+        address: "0000:03:00.0".into(),
+        ..Passed::default()
+    };
+    given.passthrough = vec![
+        device("0000:01:00.0", 0x02_0000),
+        // A graphics card.
+        device("0000:02:00.0", 0x03_0000),
+        gone,
+    ];
+    let paths = map(&world(given), &Wanted::Name("web".into())).paths;
+    assert_eq!(paths.len(), 2);
+    assert_eq!(paths[0].about, "process 12, passed through 0000:01:00.0");
+    assert_eq!(
+        stages(&paths[0])[1..],
+        [
+            "vfio-pci 0000:01:00.0: driver vfio-pci, IOMMU group 7",
+            "the card's own wire: neither the host nor the switch carries or counts its frames",
+        ]
+    );
+    assert!(paths[1].stages[1].broken && !paths[0].stages[1].broken);
+    assert_eq!(paths[0].arrows, [Arrow::default(), Arrow::default()]);
+}
+
+#[test]
 fn ports_without_a_machine_are_drawn_after_machines_and_uplinks_are_not() {
     let map = map(&world(machine("-m 1")), &Wanted::All);
     let names: Vec<&str> = map.paths.iter().map(|path| path.name.as_str()).collect();
@@ -300,6 +335,29 @@ fn ports_without_a_machine_are_drawn_after_machines_and_uplinks_are_not() {
             "switch workers: worker-1 on CPU 1, 9.5 %",
             "switch: port lan/web | network lan, VLAN 7",
             "rw-lan: nat network | not in this network namespace",
+        ]
+    );
+}
+
+#[test]
+fn a_tap_of_a_network_without_a_machine_waits_for_one() {
+    let mut world = world(machine("-m 1"));
+    world.ports = vec![Known {
+        name: "lan/kern".into(),
+        tap: Some("tap0".into()),
+        network: Some("lan".parse().unwrap()),
+        ..Known::default()
+    }];
+    let mut kern = port("lan/kern", "tap", 0.0);
+    kern.connected = false;
+    world.rates.ports = vec![kern];
+    let map = map(&world, &Wanted::All);
+    assert_eq!(
+        stages(&map.paths[0]),
+        [
+            "nobody: waits for a machine",
+            "bridge br0: tap0 forwarding, 2 ports in all",
+            "eth0: ",
         ]
     );
 }

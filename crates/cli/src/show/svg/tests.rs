@@ -16,21 +16,20 @@ fn a_picture_has_a_box_for_each_stage_and_two_lines_for_each_arrow() {
 #[test]
 fn names_cannot_break_out_of_it() {
     let mut map = example::map();
-    map.paths[0].name = "<script>&\"\u{1}".into();
+    map.paths[0].name = "<script>&\"\u{1}\u{ffff}".into();
     let picture = svg(&map);
-    assert!(picture.contains("&lt;script&gt;&amp;&quot;?"), "{picture}");
+    assert!(picture.contains("&lt;script&gt;&amp;&quot;??"), "{picture}");
     assert!(!picture.contains("<script"));
 }
 
 #[test]
-fn long_lines_are_broken_at_words_or_else_within() {
-    assert_eq!(
-        wrap("worker-0 on CPU 3, 98.7 %, and so on"),
-        ["worker-0 on CPU 3, 98.7 %, and", "so on"]
-    );
-    assert_eq!(
-        wrap(&"x".repeat(65)),
-        ["x".repeat(30), "x".repeat(30), "x".repeat(5)]
-    );
-    assert_eq!(wrap(""), [""]);
+fn a_long_name_makes_the_picture_as_wide() {
+    let mut map = example::map();
+    map.paths[0].stages.truncate(1);
+    map.paths[0].arrows.clear();
+    map.paths[0].name = "n".repeat(127);
+    let picture = svg(&map);
+    let (_, width) = picture.split_once("width=\"").unwrap();
+    let width: f64 = width.split_once('"').unwrap().0.parse().unwrap();
+    assert!(width > 127.0 * 9.0, "{width}");
 }

@@ -35,6 +35,23 @@ web  process 12, NIC n0
 }
 
 #[test]
+fn a_machine_with_two_nics_is_told_about_once() {
+    let mut map = example::map();
+    map.paths.push(map.paths[0].clone());
+    let look = Look {
+        width: 60,
+        ascii: true,
+        colours: false,
+    };
+    let drawn = text(&map, look);
+    assert_eq!(drawn.matches("+- guest web -").count(), 2, "{drawn}");
+    assert_eq!(drawn.matches("| 1 virtual CPU ").count(), 1, "{drawn}");
+    // Those without a process may be anybody's.
+    map.paths.iter_mut().for_each(|path| path.pid = None);
+    assert_eq!(text(&map, look).matches("| 1 virtual CPU ").count(), 2);
+}
+
+#[test]
 fn a_wide_terminal_has_both_directions_in_a_line() {
     let line = "  ▼ 812k frames/s 9.41G bit/s          ▲ 10.0k frames/s 5.12M bit/s\n";
     assert!(drawn(78, false).contains(line), "{}", drawn(78, false));
@@ -50,6 +67,8 @@ fn plain_letters_are_enough_and_no_line_is_too_long() {
         }
     }
     assert!(drawn(60, true).contains("+- guest web -"));
+    // Which NIC it is does not give way to the name.
+    assert!(drawn(24, true).starts_with("web\nprocess 12, NIC n0\n+"));
 }
 
 #[test]

@@ -33,8 +33,24 @@ fn narrow_screens_lose_the_columns_that_tell_least() {
     }
     assert_eq!(
         shown(ports(&rates(), Order::Drops), 33)[1],
-        "lan~     9.41G     5.12M       60"
+        "la~b     9.41G     5.12M       60"
     );
+}
+
+#[test]
+fn long_names_are_cut_in_the_middle_before_numbers_leave() {
+    let mut rates = rates();
+    rates.ports[1].name = format!("network/{}7", "x".repeat(55));
+    rates.threads[0].name = "a\nb\x1b[2J".into();
+    assert_eq!(
+        shown(ports(&rates, Order::Rate), 80)[..2],
+        [
+            "PORT                  RX-F/S  RX-BIT/S  TX-F/S  TX-BIT/S  DROPS/S  WHY",
+            "network/xx~xxxxxxxx7    812k     9.41G   10.0k     5.12M       60  no_buf~o_long",
+        ]
+    );
+    let told = shown(threads(&rates, Order::Rate), 80).join("\n");
+    assert!(told.contains("a?b?[2J"), "{told}");
 }
 
 #[test]

@@ -1,9 +1,13 @@
-use ratatui::{Terminal, backend::TestBackend};
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
+};
 
 use super::*;
 use crate::{live::Rates, top::example::rates};
 
-fn shown(state: &State, width: u16, height: u16) -> Vec<String> {
+fn shown(state: &mut State, width: u16, height: u16) -> Vec<String> {
     let around = Surroundings {
         title: "daemon /run/ringway/api.sock".into(),
         interval: 1.0,
@@ -28,7 +32,7 @@ fn state() -> State {
 #[test]
 fn a_screen_of_24_lines_shows_all_tables() {
     assert_eq!(
-        shown(&state(), 80, 24),
+        shown(&mut state(), 80, 24),
         [
             "ringway top  822k delivered/s  60 dropped/s  every 1 s  daemon /run/ringway/api.",
             " 1 Ports  2 Queues  3 Threads   by rate",
@@ -62,7 +66,7 @@ fn a_screen_of_24_lines_shows_all_tables() {
 fn a_small_screen_shows_the_table_that_is_looked_at() {
     let mut state = state();
     state.pane = Pane::Threads;
-    let lines = shown(&state, 40, 6);
+    let lines = shown(&mut state, 40, 6);
     assert_eq!(
         lines[2..5],
         [
@@ -72,27 +76,38 @@ fn a_small_screen_shows_the_table_that_is_looked_at() {
         ]
     );
     assert_eq!(lines[5], "q leave  ? help  s sort  Tab 1-3 tables");
+    state.press(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
+    assert_eq!(
+        shown(&mut state, 40, 6)[3..5],
+        ["web     CPU 0/KVM       1    45.0", "... 1 above, 1 more"]
+    );
     // Nothing is too small.
     for (width, height) in [(1, 1), (3, 2), (10, 4), (300, 100)] {
-        shown(&state, width, height);
+        shown(&mut state, width, height);
     }
 }
 
 #[test]
 fn what_is_wrong_stands_in_the_last_line() {
-    let state = State {
+    let mut state = State {
         rates: Rates {
             trouble: Some("no daemon answers".into()),
             ..Rates::default()
         },
         ..State::default()
     };
-    let lines = shown(&state, 60, 10);
+    let lines = shown(&mut state, 60, 10);
     assert_eq!(lines[9], "no daemon answers");
+    let narrow = shown(&mut state, 10, 10);
+    assert_eq!(narrow[8..], ["no daemon", "answers"]);
     assert_eq!(lines[3], "(looking)");
-    let help = State {
+    let mut help = State {
         help: true,
         ..State::default()
     };
-    assert!(shown(&help, 80, 24)[0].starts_with("q Esc Ctrl-C"));
+    for size in [(80, 24), (40, 10)] {
+        let lines = shown(&mut help, size.0, size.1);
+        assert!(lines[0].starts_with("q Esc Ctrl-C"));
+        assert_eq!(lines.last().unwrap(), "any key: back");
+    }
 }

@@ -43,20 +43,23 @@ fn q_escape_and_control_c_leave_even_from_the_help() {
 }
 
 #[test]
-fn rows_do_not_leave_the_screen_altogether() {
+fn rows_move_by_lines_and_pages_and_not_beyond_the_last() {
     let mut state = state();
-    for _ in 0..5 {
-        press(&mut state, KeyCode::Down);
-    }
-    assert_eq!(state.first_of(Pane::Ports), 1);
-    press(&mut state, KeyCode::End);
-    assert_eq!(state.first_of(Pane::Ports), 1);
-    press(&mut state, KeyCode::Up);
-    assert_eq!(state.first_of(Pane::Ports), 0);
-    // Fewer ports than before.
-    press(&mut state, KeyCode::Down);
-    state.take(Sample::default());
-    assert_eq!(state.first_of(Pane::Ports), 0);
+    let mut shown = |code: KeyCode, rows, room| {
+        press(&mut state, code);
+        state.window(Pane::Ports, rows, room)
+    };
+    assert_eq!(shown(KeyCode::Null, 30, 10), 0..10);
+    assert_eq!(shown(KeyCode::Down, 30, 10), 1..11);
+    assert_eq!(shown(KeyCode::PageDown, 30, 10), 11..21);
+    assert_eq!(shown(KeyCode::End, 30, 10), 20..30);
+    assert_eq!(shown(KeyCode::Down, 30, 10), 20..30);
+    assert_eq!(shown(KeyCode::Up, 30, 10), 19..29);
+    assert_eq!(shown(KeyCode::PageUp, 30, 10), 9..19);
+    // Fewer ports than before, a larger screen, none at all.
+    assert_eq!(shown(KeyCode::Null, 12, 10), 2..12);
+    assert_eq!(shown(KeyCode::Null, 12, 20), 0..12);
+    assert_eq!(shown(KeyCode::End, 0, 0), 0..0);
 }
 
 #[test]
