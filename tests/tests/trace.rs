@@ -156,7 +156,10 @@ fn each_frame_is_told_with_the_decision_and_the_setting_that_made_it() -> Result
             ],
             &["length 61", "-> flooded to 4 ports (unknown unicast"],
             &[" a out ", "length 62", "<- b"],
-            &["length 63", "-> b (02:00:00:00:00:02 was learned behind b)"],
+            &[
+                "length 63",
+                "-> b (02:00:00:00:00:02 was learned behind b, last heard ",
+            ],
             &[
                 "length 64",
                 "-> dropped: spoofed_mac (port a has mac=02:00:00:00:00:01 and may not send as 02:00:00:00:00:08)",
@@ -165,7 +168,8 @@ fn each_frame_is_told_with_the_decision_and_the_setting_that_made_it() -> Result
             &["length 68", "<- r"],
             &[
                 "length 1500",
-                "-> r (02:00:00:00:00:05 was learned behind r)",
+                "-> r (02:00:00:00:00:05 was learned behind r, last heard ",
+                " s ago)",
             ],
             &["length 1501", "-> r ("],
             &[

@@ -10,6 +10,7 @@ pub(crate) enum Decision {
     Forwarded { to: String },
     /// It went to `to` of `of` ports; `reason` is why not to the others.
     Flooded {
+        #[serde(rename = "reached")]
         to: u32,
         of: u32,
         #[serde(skip_serializing_if = "Option::is_none")]

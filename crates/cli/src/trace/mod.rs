@@ -1,5 +1,6 @@
 //! `ringway trace`: each frame at a port, with what the switch decided about it and why.
 
+mod ages;
 mod decision;
 mod filter;
 mod frame;
@@ -35,8 +36,10 @@ pub(crate) use packets::Packet;
 ///
 /// A line for each frame: the time of day (UTC), the port, `in` for what the virtual machine sent and `out` for what was for it, what the frame
 /// is, and what became of it: the port it went to, to how many ports and why to more than one, or why it was dropped and
-/// which setting of which port that is. It ends with Ctrl-C, and with the port.
+/// which setting of which port that is. Frames for everybody that pass a port by, because it is isolated or of another VLAN, have no line
+/// there. It ends with Ctrl-C, and with the port.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// NETWORK/PORT, or PORT if only one network has it, or a network's interface; with --control a port of the switch
     port: String,
@@ -56,11 +59,18 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Ask the switch with this control socket, in place of the daemon
-    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket")]
+    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket", display_order = 909)]
     control: Option<PathBuf>,
     #[command(flatten)]
     daemon: Daemon,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  ringway trace web                          all that crosses the port web
+  ringway trace lan/web --drops              what is lost there, and why
+  ringway trace web out udp port 53          answers of DNS, for example
+  ringway trace web --json | jq .decision    for programs";
 
 const FILTER_HELP: &str = "\
 Only frames that match:

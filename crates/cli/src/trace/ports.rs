@@ -10,6 +10,7 @@ use ringway_api::{
 use ringway_wire::MacAddress;
 
 use super::{
+    ages::{Ages, Teller},
     decision::{Decision, Outcome},
     frame::Frame,
 };
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Settings of ports as they were when the trace began, by the names that the switch has for them.
 #[derive(Default)]
 pub(super) struct Ports {
+    ages: Ages,
     settings: HashMap<String, Settings>,
     /// Where the host itself is, and what answers in the network's name.
     gateways: Vec<String>,
@@ -41,6 +43,7 @@ impl Ports {
         let mut switch = control::Client::connect(path, PATIENCE)?;
         let ports = switch.ports()?.into_iter();
         Ok(Self {
+            ages: Ages::new(Teller::Switch(path.to_owned())),
             settings: ports
                 .map(|port| (port.name, Settings::from(&port.spec)))
                 .collect(),
@@ -62,6 +65,7 @@ impl Ports {
             (format!("{}/{}", port.network, port.name), settings)
         });
         Ok(Self {
+            ages: Ages::new(Teller::Daemon(daemon.clone())),
             settings: ports.collect(),
             gateways: networks
                 .iter()
@@ -71,10 +75,14 @@ impl Ports {
     }
 
     /// Says why `decision` was made about a frame of the traced port.
-    pub(super) fn explain(&self, port: &str, frame: &Frame, decision: Decision) -> Outcome {
+    pub(super) fn explain(&mut self, port: &str, frame: &Frame, decision: Decision) -> Outcome {
         let why = match &decision {
             Decision::Forwarded { to } => {
-                Some(format!("{} was learned behind {to}", frame.destination))
+                let learned = format!("{} was learned behind {to}", frame.destination);
+                Some(match self.ages.of(to, frame.destination) {
+                    Some(age) => format!("{learned}, last heard {age} s ago"),
+                    None => learned,
+                })
             }
             Decision::Flooded { reason, .. } => {
                 let cause = flooded(frame);
@@ -139,7 +147,7 @@ impl Ports {
             "same_port" => format!("{} is behind {from} itself", frame.destination),
             "no_destination" => {
                 format!(
-                    "no other port may get it: {from} is alone in its VLAN, or all others are isolated as it is"
+                    "nobody may get it: {from} is alone in its VLAN, no virtual machine runs at the other ports, or they are isolated as it is"
                 )
             }
             "not_connected" => {
@@ -245,6 +253,7 @@ mod tests {
         Ports {
             settings: settings.into(),
             gateways: vec!["rw-lan".into()],
+            ..Ports::default()
         }
     }
 
@@ -282,7 +291,7 @@ mod tests {
 
     #[test]
     fn services_are_those_of_the_network_itself() {
-        let ports = ports();
+        let mut ports = ports();
         let dns = Frame {
             service: Some("dns"),
             ..Frame::default()
