@@ -11,7 +11,7 @@ use crate::usage::socket_path;
 #[derive(Args, Clone)]
 pub(crate) struct Daemon {
     /// The daemon's socket [default: $RINGWAY_SOCKET, $XDG_RUNTIME_DIR/ringway/api.sock or /run/ringway/api.sock]
-    #[arg(long, value_name = "PATH", global = true, value_parser = socket_path)]
+    #[arg(long, value_name = "PATH", global = true, value_parser = socket_path, display_order = 910)]
     socket: Option<PathBuf>,
 }
 
@@ -25,6 +25,6 @@ impl Daemon {
 #[derive(Args)]
 pub(crate) struct Form {
     /// Print JSON, for programs
-    #[arg(long)]
+    #[arg(long, display_order = 900)]
     pub(crate) json: bool,
 }

@@ -37,6 +37,7 @@ pub(crate) const LONGEST: u64 = 366 * 24 * 3600;
 /// at each frame says whereto it went, whence it came, or why it was dropped. Frames are shown as their sender sent them, unfinished
 /// checksums and large segments included. It ends with Ctrl-C, and with the port.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// NETWORK/PORT, or PORT if only one network has it, or a network's interface; with --control a port of the switch
     port: String,
@@ -50,11 +51,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=LONGEST))]
     seconds: Option<u64>,
     /// Ask the switch with this control socket, in place of the daemon
-    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket")]
+    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket", display_order = 909)]
     control: Option<PathBuf>,
     #[command(flatten)]
     daemon: Daemon,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  ringway capture web --pcap web.pcapng --seconds 10
+  ringway capture lan/web --pcap - | tcpdump -n -r -";
 
 /// Why a capture ended.
 pub(crate) enum End {
@@ -95,7 +101,7 @@ impl End {
 }
 
 async fn capture(arguments: Arguments, blocks: &mut Blocks) -> Result<End, Failure> {
-    let mut out = open(&arguments.pcap)?;
+    let mut file = None;
     let source = Source {
         port: arguments.port,
         control: arguments.control,
@@ -104,6 +110,11 @@ async fn capture(arguments: Arguments, blocks: &mut Blocks) -> Result<End, Failu
     source
         .read("capturing", arguments.seconds, |bytes| {
             let whole = blocks.take(bytes, arguments.count)?;
+            // Not before the capture has begun: a port that does not exist costs no earlier file.
+            let out = match &mut file {
+                Some(out) => out,
+                None => file.insert(open(&arguments.pcap)?),
+            };
             match out.write_all(&whole).and_then(|()| out.flush()) {
                 // Nobody reads on, as with `| head`.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

@@ -45,6 +45,7 @@ enum Verb {
 }
 
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 struct Add {
     /// The network
     network: Name,
@@ -103,6 +104,11 @@ impl FromStr for Target {
         Ok(Self { address, port })
     }
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  ringway forward add lan 8080 192.168.40.10:80
+  ringway forward add lan 5000-5009 192.168.40.10 --protocol udp";
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = arguments.daemon.client();

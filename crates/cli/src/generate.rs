@@ -1,12 +1,12 @@
 //! `ringway completions` and `ringway man`: what packages install beside the program.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::Failure;
+use crate::{Failure, print};
 
 /// Print completions for a shell, to be put where it looks for them
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Man {
 pub(crate) fn completions(arguments: &Completions, mut command: Command) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "ringway", &mut text);
-    Ok(io::Write::write_all(&mut io::stdout(), &text)?)
+    print::out(&String::from_utf8(text)?)
 }
 
 pub(crate) fn man(arguments: &Man, command: Command) -> Result<(), Failure> {

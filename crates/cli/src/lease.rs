@@ -2,11 +2,7 @@
 
 mod hosts;
 
-use std::{
-    io::{self, Write},
-    net::Ipv4Addr,
-    path::PathBuf,
-};
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use ringway_api::{
@@ -66,6 +62,9 @@ enum Verb {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = "Example:\n  ringway lease bind lan 192.168.40.10 --mac 52:54:00:12:34:56 --name web"
+)]
 struct Bind {
     /// The network
     network: Name,
@@ -110,7 +109,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             let lines = hosts::lines(&leases, &client.networks()?);
             match write {
                 Some(file) => Ok(hosts::write(&file, &lines)?),
-                None => Ok(io::stdout().write_all(lines.as_bytes())?),
+                None => print::out(&lines),
             }
         }
         Verb::Bind(bind) if bind.mac.is_none() && bind.client_id.is_none() => Err(Failure::Usage(

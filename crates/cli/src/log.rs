@@ -13,10 +13,10 @@ use tracing_subscriber::{
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Say more; twice for still more
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 930)]
     verbose: u8,
-    /// How messages are written
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text, global = true)]
+    /// How messages are written: text, a sentence a line, or json, an object a line
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text, global = true, hide_possible_values = true, display_order = 931)]
     log: Form,
 }
 

@@ -28,22 +28,22 @@ mod trace;
 mod usage;
 mod vm;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Networks for virtual machines: addresses, names, the way out, and a vhost-user switch in user space
 #[derive(Parser)]
-#[command(name = "ringway", version, disable_help_subcommand = true)]
+#[command(name = "ringway", version, disable_help_subcommand = true, after_help = AFTER)]
 struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
     log: log::Arguments,
 }
+
+const AFTER: &str = "\
+`ringway VERB --help` says more, `ringway` alone how to begin. Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -110,7 +110,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn perform(verb: Option<Verb>) -> Result<(), Failure> {
     match verb {
-        None => Ok(io::stdout().write_all(print::welcome().as_bytes())?),
+        None => print::out(&print::welcome()),
         Some(Verb::Daemon(arguments)) => daemon::run(arguments),
         Some(Verb::Info(arguments)) => info::run(arguments),
         Some(Verb::Net(arguments)) => net::run(arguments),

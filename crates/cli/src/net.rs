@@ -47,6 +47,7 @@ enum Verb {
         force: bool,
     },
     /// Make networks as a TOML file has them; what is so already stays
+    #[command(after_help = FILE_HELP)]
     Apply {
         /// The file, - for standard input
         file: PathBuf,
@@ -58,7 +59,31 @@ enum Verb {
     },
 }
 
+const FILE_HELP: &str = "\
+A file, for example:
+  [[network]]
+  name = \"lan\"
+  subnet = \"192.168.40.0/24\"
+
+  [[network.port]]
+  name = \"web\"
+  address = \"192.168.40.10\"
+
+  [[network.forward]]
+  ports = \"8080\"
+  to = \"192.168.40.10\"
+  to_port = 80
+
+Networks that it does not name stay as they are. Within those that it names, ports, leases and forwards that it does not name go.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ringway net create lan
+  ringway net create lab --kind isolated --subnet 10.7.0.0/24
+  ringway net create office --kind bridge --bridge br0";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 struct Create {
     /// Its name, part of the names of its virtual machines
     name: Name,
@@ -74,7 +99,7 @@ struct Create {
     /// The bridge to join, with --kind bridge
     #[arg(long, value_name = "IF", required_if_eq("kind", "bridge"))]
     bridge: Option<InterfaceName>,
-    /// Largest IP packet in bytes [default: 1500]
+    /// Largest IP packet in bytes, 576 to 65521 [default: 1500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(576..=65521))]
     mtu: Option<u16>,
     /// Hand out no addresses

@@ -58,6 +58,7 @@ struct Port {
 }
 
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 struct Create {
     #[command(flatten)]
     port: Port,
@@ -67,13 +68,13 @@ struct Create {
     /// The NIC's address [default: made from the names]
     #[arg(long)]
     mac: Option<Mac>,
-    /// The address that the virtual machine gets [default: any of the network's]
+    /// The IPv4 address that the virtual machine gets [default: any of the network's]
     #[arg(long, value_name = "IP")]
     address: Option<Ipv4Addr>,
-    /// Queue pairs
+    /// Queue pairs, 1 to 128
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
     queues: u16,
-    /// Bits per second each way (k, M, G)
+    /// Bits per second each way at most, with k, M or G, such as 100M [default: no limit]
     #[arg(long)]
     rate: Option<Rate>,
     /// The user who may open the tap, by name or number [default: root]
@@ -86,6 +87,12 @@ struct Create {
     form: Form,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  ringway port create lan web
+  ringway port create lan db --path tap --owner qemu
+  ringway port create lan web2 --address 192.168.40.10 --queues 4 --rate 1G";
+
 #[derive(Args)]
 struct Set {
     #[command(flatten)]
@@ -93,7 +100,7 @@ struct Set {
     /// The address that the virtual machine gets, or none
     #[arg(long, value_name = "IP|none", value_parser = setting::<Ipv4Addr>)]
     address: Option<Setting<Ipv4Addr>>,
-    /// Bits per second each way (k, M, G), or none
+    /// Bits per second each way at most, with k, M or G, such as 100M, or none
     #[arg(long, value_name = "RATE|none", value_parser = setting::<Rate>)]
     rate: Option<Setting<Rate>>,
     #[command(flatten)]

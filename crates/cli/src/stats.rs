@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(requires = "addresses")]
     port: Option<String>,
     /// Ask the switch with this control socket, in place of the daemon
-    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket")]
+    #[arg(long, value_name = "PATH", value_parser = socket_path, conflicts_with = "socket", display_order = 909)]
     control: Option<PathBuf>,
     #[command(flatten)]
     daemon: Daemon,

@@ -42,7 +42,8 @@ impl Blocks {
             match kind {
                 ENHANCED_PACKET => self.packets += 1,
                 INTERFACE_STATISTICS => {
-                    self.missed = missed(&block[20..len - 4]).unwrap_or(self.missed)
+                    let options = block.get(20..len - 4);
+                    self.missed = options.and_then(missed).unwrap_or(self.missed);
                 }
                 _ => {}
             }
@@ -115,6 +116,16 @@ mod tests {
         let written = blocks.take(&parts.concat(), Some(2)).unwrap();
         assert_eq!(written, parts[..3].concat());
         assert_eq!(blocks.packets, 2);
+    }
+
+    #[test]
+    fn statistics_that_are_too_short_say_nothing() {
+        let mut blocks = Blocks::default();
+        for len in 0..16 {
+            let short = block(INTERFACE_STATISTICS, &vec![0; len * 4]);
+            assert_eq!(blocks.take(&short, None).unwrap(), short);
+        }
+        assert_eq!(blocks.missed, 0);
     }
 
     #[test]

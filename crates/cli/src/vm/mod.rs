@@ -58,7 +58,7 @@ enum Verb {
 #[derive(Args)]
 pub(super) struct Run {
     /// Directory of machines that run [default: /run/ringway, or $XDG_RUNTIME_DIR/ringway for others than root]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, display_order = 911)]
     run: Option<PathBuf>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// Do not ask the guest
     #[arg(long)]
     force: bool,
-    /// How long the guest may take
+    /// Seconds that the guest may take to power down
     #[arg(long, value_name = "SECONDS", default_value_t = GRACE.as_secs())]
     timeout: u64,
 }
