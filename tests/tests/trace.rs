@@ -262,6 +262,7 @@ fn filters_choose_and_programs_get_json() -> Result<()> {
         line["decision"] == "forwarded" && line["to"] == "b" && line["direction"] == "in",
         "{line}"
     );
+    ensure!(line["heard_seconds_ago"].is_u64(), "{line}");
     ensure!(
         line["protocol"] == "udp" && line["addresses"][1] == "10.0.0.2" && line["ports"][1] == 53,
         "{line}"

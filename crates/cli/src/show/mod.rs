@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// The machine: one of `ringway vm list`, or what a QEMU was called with -name
     #[arg(conflicts_with = "pid")]
     vm: Option<String>,
-    /// What follows the machine's name by mistake, `--svg FILE` for example.
+    // What follows the machine's name by mistake, `--svg FILE` for example.
     #[arg(hide = true)]
     more: Option<String>,
     /// The QEMU with this process

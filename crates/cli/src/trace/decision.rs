@@ -38,6 +38,9 @@ pub(crate) struct Outcome {
     /// In words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
+    /// Seconds since a frame came from the destination, where it went to one port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) heard_seconds_ago: Option<u32>,
     /// What of the network itself answers such frames, or sent this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<&'static str>,

@@ -76,10 +76,14 @@ impl Ports {
 
     /// Says why `decision` was made about a frame of the traced port.
     pub(super) fn explain(&mut self, port: &str, frame: &Frame, decision: Decision) -> Outcome {
+        let heard = match &decision {
+            Decision::Forwarded { to } => self.ages.of(to, frame.destination),
+            _ => None,
+        };
         let why = match &decision {
             Decision::Forwarded { to } => {
                 let learned = format!("{} was learned behind {to}", frame.destination);
-                Some(match self.ages.of(to, frame.destination) {
+                Some(match heard {
                     Some(age) => format!("{learned}, last heard {age} s ago"),
                     None => learned,
                 })
@@ -103,6 +107,7 @@ impl Ports {
         };
         Outcome {
             service: self.service(port, frame, &decision),
+            heard_seconds_ago: heard,
             decision,
             why,
         }

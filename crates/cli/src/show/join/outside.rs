@@ -117,7 +117,8 @@ pub(super) fn switch(world: &World, known: &Known) -> (Stage, Beyond) {
     }
     // A switch alone: its taps are the ways out.
     let others = world.ports.len().saturating_sub(1);
-    let stage = stage.detail(format!("{others} other ports"));
+    let s = if others == 1 { "" } else { "s" };
+    let stage = stage.detail(format!("{others} other port{s}"));
     let taps: Vec<&Known> = world
         .ports
         .iter()
@@ -171,8 +172,9 @@ pub(super) fn link(place: &Place<'_>, name: &str) -> (Stage, Beyond) {
     let members: Vec<&Surveyed> = members
         .filter(|it| it.master == Some(master.index))
         .collect();
+    let s = if members.len() == 1 { "" } else { "s" };
     let mut segment = stage(format!("bridge {}", master.name)).detail(format!(
-        "{name}{}, {} ports in all",
+        "{name}{}, {} port{s} in all",
         link.port
             .map(|state| format!(" {}", lower_case(state)))
             .unwrap_or_default(),
