@@ -292,8 +292,10 @@ impl Grid {
         let rows = self.rows.iter().map(|row| &row.cells);
         let line = |cells: &Vec<String>| {
             let mut line = String::new();
-            for ((cell, column), width) in cells.iter().zip(&self.columns).zip(widths) {
-                let cell = cut(&crate::print::clean(cell), *width);
+            for (index, ((cell, column), width)) in
+                cells.iter().zip(&self.columns).zip(widths).enumerate()
+            {
+                let cell = cut(&crate::print::clean(cell), *width, index == 0);
                 match column.right {
                     true => line += &format!("{cell:>width$}  "),
                     false => line += &format!("{cell:<width$}  "),
@@ -309,14 +311,15 @@ impl Grid {
 const GAP: usize = 2;
 
 /// At most `width` characters; `~` stands for what is missing. Names differ at their ends as often as at their beginnings.
-fn cut(text: &str, width: usize) -> String {
+fn cut(text: &str, width: usize, is_name: bool) -> String {
     let count = text.chars().count();
     if count <= width {
         return text.to_owned();
     }
     let kept = width.saturating_sub(1);
-    let begin: String = text.chars().take(kept.div_ceil(2)).collect();
-    let end: String = text.chars().skip(count - kept / 2).collect();
+    let last = if is_name { kept / 2 } else { 0 };
+    let begin: String = text.chars().take(kept - last).collect();
+    let end: String = text.chars().skip(count - last).collect();
     format!("{begin}~{end}")
 }
 

@@ -68,7 +68,15 @@ fn plain_letters_are_enough_and_no_line_is_too_long() {
     }
     assert!(drawn(60, true).contains("+- guest web -"));
     // Which NIC it is does not give way to the name.
-    assert!(drawn(24, true).starts_with("web\nprocess 12, NIC n0\n+"));
+    let mut map = example::map();
+    map.paths[0].name = "n".repeat(30);
+    let look = Look {
+        width: 24,
+        ascii: true,
+        colours: false,
+    };
+    let heading = format!("{}~\nprocess 12, NIC n0\n+", "n".repeat(23));
+    assert!(text(&map, look).starts_with(&heading));
 }
 
 #[test]

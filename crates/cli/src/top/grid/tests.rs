@@ -45,8 +45,8 @@ fn long_names_are_cut_in_the_middle_before_numbers_leave() {
     assert_eq!(
         shown(ports(&rates, Order::Rate), 80)[..2],
         [
-            "PORT                  RX-F/S  RX-BIT/S  TX-F/S  TX-BIT/S  DROPS/S  WHY",
-            "network/xx~xxxxxxxx7    812k     9.41G   10.0k     5.12M       60  no_buf~o_long",
+            "PORT                   RX-F/S  RX-BIT/S  TX-F/S  TX-BIT/S  DROPS/S  WHY",
+            "network/xx~xxxxxxxxx7    812k     9.41G   10.0k     5.12M       60  no_buffers ~",
         ]
     );
     let told = shown(threads(&rates, Order::Rate), 80).join("\n");
