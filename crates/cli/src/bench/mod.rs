@@ -3,6 +3,7 @@
 mod agent;
 mod guest;
 mod isolate;
+mod output;
 mod paths;
 mod switch;
 mod wiring;
@@ -13,6 +14,7 @@ use crate::Failure;
 
 /// Measure what this machine carries between virtual machines
 #[derive(Args)]
+#[command(disable_help_subcommand = true, arg_required_else_help = false)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,

@@ -1,7 +1,6 @@
 //! `ringway bench switch`: the switch alone, between guests that this program plays.
 
 use std::{
-    fs,
     io::{self, IsTerminal as _},
     path::PathBuf,
     sync::{
@@ -20,6 +19,7 @@ use ringway_measure::{
 use ringway_vmm::CpuList;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::output::Output;
 use crate::{Failure, ask::Form, print};
 
 /// Frames of every kind of traffic, from the shortest to jumbo frames.
@@ -75,17 +75,8 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    if let Some(path) = &arguments.svg {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
-            return Err(Failure::Usage(format!(
-                "--svg {}: give a file in a directory that exists",
-                path.display()
-            )));
-        }
-    }
+    let svg = arguments.svg.as_deref();
+    let svg = svg.map(|path| Output::check("--svg", path)).transpose()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         // Who is interrupted ends what it started; a second time it ends at once.
@@ -108,9 +99,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         print::warning("this program was built for debugging: figures are too small");
     }
     print::answer(arguments.form.json, &report, print::sizes)?;
-    if let Some(path) = &arguments.svg {
-        fs::write(path, plot::svg(&report)?)
-            .with_context(|| format!("cannot write the plot to {}", path.display()))?;
+    if let Some(svg) = svg {
+        svg.write(&plot::svg(&report)?)?;
     }
     Ok(())
 }
