@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod confidence;
 pub mod machine;
 pub mod paths;
 pub mod processors;

@@ -1,7 +1,7 @@
 //! `ringway bench paths`: what the ways between two guests carry here, and what they cost.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, atomic::AtomicBool},
@@ -18,22 +18,22 @@ use ringway_vmm::{CpuList, Qemu, accel};
 use rustix::thread::sched_getaffinity;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{guest::GuestArguments, isolate, wiring::Bridge};
+use super::{guest::GuestArguments, isolate, output::Output, wiring::Bridge};
 use crate::{Failure, print};
 
 /// Boot two guests for each path and measure what crosses between them, and what that costs the host
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Paths to measure: vhost-user, vhost-net, tap, igb, e1000e, e1000, vfio [default: all that this machine has]
+    /// Paths to measure: vhost-user, vhost-net, tap, macvtap, igb, e1000e, e1000, vfio [default: all that this machine has]
     #[arg(long, value_name = "LIST", value_parser = list::<Kind>)]
     paths: Option<List<Kind>>,
     /// Numbers of queue pairs; guests have as many processors [default: 1, 2, 4 and so on, up to half of the CPUs]
     #[arg(long, value_name = "LIST", value_parser = queues)]
     queues: Option<List<u16>>,
-    /// Seconds each load is measured [default: 2, with --quick 1]
+    /// Seconds each load is measured [default: 0.5]
     #[arg(long, value_name = "S", value_parser = seconds)]
     seconds: Option<f64>,
-    /// Rounds: medians are taken over so many [default: 3, with --quick 1]
+    /// Rounds: medians are taken over so many [default: 3 to 10, what ten minutes permit; with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Only three loads, and short
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     /// Put the tables into the Markdown document FILE, between its marks
     #[arg(long, value_name = "FILE")]
     doc: Option<PathBuf>,
-    /// Say which rows agree with an earlier run, whose JSON is in FILE
+    /// Say which rows agree with an earlier run, whose JSON is in FILE; both need two rounds or more
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Measure nothing: show the run whose JSON is in FILE
@@ -78,25 +78,25 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         refresh(&text, "").with_context(|| path.display().to_string())
     });
     let document = document.transpose()?;
-    for path in [&arguments.out, &arguments.svg].into_iter().flatten() {
-        let made = File::options().append(true).create(true).open(path);
-        made.with_context(|| format!("{} cannot be written", path.display()))?;
-    }
+    let check = |option, path: &Option<PathBuf>| {
+        let output = path.as_deref().map(|path| Output::check(option, path));
+        output.transpose()
+    };
+    let out = check("--out", &arguments.out)?;
+    let svg = check("--svg", &arguments.svg)?;
+    let doc = check("--doc", &arguments.doc)?;
     let report = match &arguments.from {
         Some(path) => read(path)?,
         None => measure(&arguments)?,
     };
-    if let Some(path) = &arguments.out {
-        write(
-            path,
-            &format!("{}\n", serde_json::to_string_pretty(&report)?),
-        )?;
+    if let Some(out) = out {
+        out.write(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     }
-    if let Some(path) = &arguments.svg {
-        write(path, &report.svg()?)?;
+    if let Some(svg) = svg {
+        svg.write(&report.svg()?)?;
     }
-    if let (Some(path), Some(text)) = (&arguments.doc, document) {
-        write(path, &refresh(&text, &report.markdown())?)?;
+    if let (Some(doc), Some(text)) = (doc, document) {
+        doc.write(&refresh(&text, &report.markdown())?)?;
     }
     print::answer(arguments.json, &report, Report::text)?;
     if let Some(earlier) = earlier {
@@ -111,19 +111,15 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn read(path: &Path) -> Result<Report, Failure> {
     let text = fs::read(path).with_context(|| path.display().to_string())?;
-    let report = serde_json::from_slice(&text);
+    let report = Report::read(&text);
     Ok(report
         .with_context(|| format!("{} holds no run of `ringway bench paths`", path.display()))?)
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    Ok(fs::write(path, text).with_context(|| path.display().to_string())?)
 }
 
 fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     let image = arguments.guest.image()?;
     let qemu = Qemu::find(arguments.qemu.as_deref())?;
-    let plan = arguments.plan()?;
+    let mut plan = arguments.plan()?;
     let wiring: Result<Box<dyn Wiring>, String> = match arguments.inside {
         true if !isolate::is_empty() => {
             return Err(Failure::Usage(
@@ -158,6 +154,9 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
         },
     };
     let paths = bench.paths(&plan).0.len();
+    if arguments.rounds.is_none() && !arguments.quick {
+        plan.rounds = bench.usual_rounds(&plan, paths);
+    }
     let time = bench.time(&plan, paths).as_secs().div_ceil(60);
     if paths > 0 {
         let plural = if paths == 1 {
@@ -165,7 +164,11 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
         } else {
             "paths take"
         };
-        tracing::info!("{paths} {plural} about {time} min; Ctrl-C ends it");
+        let rounds = match plan.rounds {
+            1 => "one round".into(),
+            rounds => format!("{rounds} rounds"),
+        };
+        tracing::info!("{paths} {plural} about {time} min for {rounds}; Ctrl-C ends it");
     }
     let report = bench.run(&plan);
     bar.finish_and_clear();
@@ -192,7 +195,6 @@ impl Arguments {
             true => vec![Load::Tcp1, Load::Udp64, Load::Exchange],
             false => Load::ALL.to_vec(),
         };
-        let rounds = self.rounds.unwrap_or(if self.quick { 1 } else { 3 });
         Ok(Plan {
             kinds: self
                 .paths
@@ -203,8 +205,9 @@ impl Arguments {
                 .clone()
                 .map_or_else(|| queues.collect(), |list| list.0),
             loads,
-            seconds: self.seconds.unwrap_or(if self.quick { 1.0 } else { 2.0 }),
-            rounds: rounds.into(),
+            seconds: self.seconds.unwrap_or(0.5),
+            rounds: self.rounds.unwrap_or(1).into(),
+            warm_up: !self.quick,
             cpus,
         })
     }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use ringway_vmm::{
     Accel, Boot, Console, Disk, Format, Machine, Nic, Qemu,
     disk::{self, Writes},
@@ -37,6 +37,8 @@ const MEMORY_OF_IMAGE: u64 = 1024;
 const START: Duration = Duration::from_secs(30);
 /// How long an agent may take to answer; its guest may be flooded.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Bytes of a reply at most; a guest may be anybody's.
+const LONGEST: usize = 1 << 16;
 /// Between two looks at whether somebody wants to end it all.
 const LOOK: Duration = Duration::from_millis(100);
 /// Serial number of the disk with the agent.
@@ -245,6 +247,18 @@ fn kernel_line(accel: Accel) -> String {
     }
 }
 
+/// What a guest says it cannot do.
+#[derive(Debug)]
+pub(super) struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// A running guest. Dropped, its QEMU is killed.
 #[derive(Debug)]
 pub(super) struct Guest {
@@ -329,7 +343,7 @@ impl Guest {
             .write_all(line.as_bytes())
             .with_context(|| self.last_words("does not listen"))?;
         match self.reply(ANSWER, interrupt)? {
-            Reply::Failed(why) => Err(anyhow!("guest {}: {why}", self.name)),
+            Reply::Failed(why) => Err(Refused(format!("guest {}: {why}", self.name)).into()),
             reply => Ok(reply),
         }
     }
@@ -342,6 +356,9 @@ impl Guest {
                 let line: Vec<u8> = self.line.drain(..=len).collect();
                 return serde_json::from_slice(&line)
                     .with_context(|| format!("guest {}: no reply", self.name));
+            }
+            if self.line.len() > LONGEST {
+                bail!("guest {}: a reply of over {LONGEST} bytes", self.name);
             }
             interrupt.check()?;
             match self.stream.read(&mut part) {

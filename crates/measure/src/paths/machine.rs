@@ -77,6 +77,8 @@ pub(super) struct Means {
     pub(super) old_qemu: Option<String>,
     /// Taps and bridges in a namespace of our own.
     pub(super) taps: Result<(), String>,
+    /// Macvtaps there, and their devices in /dev.
+    pub(super) macvtap: Result<(), String>,
     /// /dev/vhost-net.
     pub(super) vhost_net: Result<(), String>,
     /// Groups of devices that an IOMMU keeps apart.
@@ -95,6 +97,7 @@ impl Means {
                 ))
             }
             Kind::VhostNet => taps().or_else(|| self.vhost_net.clone().err()),
+            Kind::Macvtap => taps().or_else(|| self.macvtap.clone().err()),
             Kind::Tap | Kind::E1000 | Kind::E1000e => taps(),
             Kind::Igb => taps().or_else(|| {
                 let version = self.old_qemu.as_ref()?;
@@ -106,6 +109,13 @@ impl Means {
             Kind::Vfio => Some(
                 "no device is taken from the host for a measurement: bind two ports or virtual functions to vfio-pci and compare by hand"
                     .into(),
+            ),
+            Kind::User => Some(
+                "it leads from a guest to the host and outside, not to another guest: every guest is alone behind QEMU's own address translation"
+                    .into(),
+            ),
+            Kind::Passt => Some(
+                "it leads from a guest to the host and outside, not to another guest, except by ports of the host's own addresses".into(),
             ),
         }
     }
@@ -125,10 +135,13 @@ mod tests {
             accel: Accel::Kvm,
             old_qemu: None,
             taps: Ok(()),
+            macvtap: Ok(()),
             vhost_net: Ok(()),
             iommu_groups: 0,
         }
     }
+
+    const NEVER: [Kind; 3] = [Kind::Vfio, Kind::User, Kind::Passt];
 
     fn missing(means: &Means) -> Vec<Kind> {
         let lacks = |kind: &Kind| means.lacks(*kind).is_some();
@@ -136,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_with_everything_lacks_only_passthrough() {
-        assert_eq!(missing(&means()), [Kind::Vfio]);
+    fn a_machine_with_everything_lacks_passthrough_and_what_never_joins_guests() {
+        assert_eq!(missing(&means()), NEVER);
         let groups = Means {
             iommu_groups: 9,
             ..means()
@@ -157,12 +170,24 @@ mod tests {
             vhost_net: Err("no module".into()),
             ..means()
         };
-        assert_eq!(missing(&no_vhost), [Kind::VhostNet, Kind::Vfio]);
+        assert_eq!(
+            missing(&no_vhost)[..],
+            [&[Kind::VhostNet], &NEVER[..]].concat()
+        );
+        let no_macvtap = Means {
+            macvtap: Err("no devices".into()),
+            ..means()
+        };
+        assert_eq!(
+            missing(&no_macvtap)[..],
+            [&[Kind::Macvtap], &NEVER[..]].concat()
+        );
         let old = Means {
             accel: Accel::Tcg,
             old_qemu: Some("7.2".into()),
             ..means()
         };
-        assert_eq!(missing(&old), [Kind::VhostUser, Kind::Igb, Kind::Vfio]);
+        let wanted = [&[Kind::VhostUser, Kind::Igb], &NEVER[..]].concat();
+        assert_eq!(missing(&old), wanted);
     }
 }

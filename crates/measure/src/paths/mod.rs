@@ -2,8 +2,10 @@
 //!
 //! For every path two guests are booted, A and B, joined by it alone. The agent in them ([`agent`]) sends and counts; here the kernel is
 //! asked what the processes used meanwhile ([`account`]). Not all guests can run at once, so a *round* is one pair of guests after
-//! the other, each with all loads, and there are several rounds: what drifts on the machine meets every path alike. Figures are medians
-//! over rounds; ratios are taken within a round, where machine and moment are nearly the same.
+//! the other, each with all loads, and there are several rounds: what drifts on the machine meets every path alike. Many rounds of
+//! short windows say more than few of long ones: a window's own length matters little beside what differs from boot to boot and from
+//! minute to minute. Figures are medians over rounds, with the interval in which the true one lies ([`crate::confidence`]); ratios are
+//! taken within a round, where machine and moment are nearly the same.
 
 mod account;
 pub mod agent;
@@ -27,7 +29,7 @@ pub use document::refresh;
 pub use folder::Folder;
 pub use guest::Image;
 pub use machine::{Machine, Missing};
-pub use report::{Figure, Report, Row, Sample};
+pub use report::{Estimate, Figure, Report, Row, Sample};
 pub use run::{Bench, Interrupted, Plan, Progress, Wiring};
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,9 @@ pub enum Kind {
     VhostNet,
     /// virtio, whose rings QEMU serves, to a tap on a bridge.
     Tap,
-    /// An emulated Intel 82540EM on the same tap.
+    /// virtio, whose rings QEMU serves, to a macvtap; all upon one interface reach each other without a bridge.
+    Macvtap,
+    /// An emulated Intel 82540EM on a tap.
     E1000,
     /// An emulated Intel 82574L.
     E1000e,
@@ -52,18 +56,25 @@ pub enum Kind {
     Igb,
     /// A device of the host's that is given to the guest.
     Vfio,
+    /// virtio to the network stack within QEMU (`-netdev user`), which leads to the host and not to another guest.
+    User,
+    /// virtio to `passt` beside QEMU, which leads to the host and not to another guest.
+    Passt,
 }
 
 impl Kind {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::VhostUser,
         Self::VhostNet,
         Self::Tap,
+        Self::Macvtap,
         Self::Igb,
         Self::E1000e,
         Self::E1000,
         Self::Vfio,
+        Self::User,
+        Self::Passt,
     ];
 
     /// On the command line and in JSON.
@@ -72,10 +83,13 @@ impl Kind {
             Self::VhostUser => "vhost-user",
             Self::VhostNet => "vhost-net",
             Self::Tap => "tap",
+            Self::Macvtap => "macvtap",
             Self::E1000 => "e1000",
             Self::E1000e => "e1000e",
             Self::Igb => "igb",
             Self::Vfio => "vfio",
+            Self::User => "user",
+            Self::Passt => "passt",
         }
     }
 
@@ -85,26 +99,32 @@ impl Kind {
             Self::VhostUser => "virtio, ringway switch (vhost-user)",
             Self::VhostNet => "virtio, kernel (vhost-net), bridge",
             Self::Tap => "virtio, QEMU, tap, bridge",
+            Self::Macvtap => "virtio, QEMU, macvtap",
             Self::E1000 => "e1000, QEMU, tap, bridge",
             Self::E1000e => "e1000e, QEMU, tap, bridge",
             Self::Igb => "igb, QEMU, tap, bridge",
             Self::Vfio => "passthrough (VFIO)",
+            Self::User => "QEMU's own network (`-netdev user`)",
+            Self::Passt => "passt",
         }
     }
 
     /// What the guest sees.
     pub fn model(self) -> Model {
         match self {
-            Self::VhostUser | Self::VhostNet | Self::Tap | Self::Vfio => Model::Virtio,
             Self::E1000 => Model::E1000,
             Self::E1000e => Model::E1000e,
             Self::Igb => Model::Igb,
+            _ => Model::Virtio,
         }
     }
 
     /// Whether a number of queue pairs can be chosen.
     pub fn has_queues(self) -> bool {
-        matches!(self, Self::VhostUser | Self::VhostNet | Self::Tap)
+        matches!(
+            self,
+            Self::VhostUser | Self::VhostNet | Self::Tap | Self::Macvtap
+        )
     }
 }
 

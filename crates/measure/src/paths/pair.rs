@@ -28,7 +28,7 @@ const ADDRESSES: [Ipv4Addr; 2] = [
     Ipv4Addr::new(192, 168, 99, 2),
 ];
 /// Before figures are taken, for connections to get up to speed.
-pub(super) const WARM: Duration = Duration::from_millis(500);
+pub(super) const WARM: Duration = Duration::from_millis(300);
 /// QEMU aborts now and then when several emulated processors run while one of them sets up devices: then it is started again.
 const ATTEMPTS: u32 = 3;
 const ABORT: &str = "iotlb_to_section";
@@ -87,7 +87,7 @@ impl Pair {
         };
         let mut guests = Vec::new();
         for (name, mac) in NAMES.into_iter().zip(MACS) {
-            let (backend, handed) = backend(bench, kind, name, queues, taps)?;
+            let (backend, handed) = backend(bench, kind, name, mac, queues, taps)?;
             let nic = Nic {
                 backend,
                 model: kind.model(),
@@ -168,6 +168,7 @@ fn backend(
     bench: &mut Bench,
     kind: Kind,
     name: &str,
+    mac: Mac,
     queues: u16,
     taps: &mut Vec<String>,
 ) -> Result<(Backend, Vec<OwnedFd>)> {
@@ -181,7 +182,10 @@ fn backend(
     };
     let tap = format!("bench-{name}");
     taps.push(tap.clone());
-    let opened = wiring.tap(&tap, queues)?;
+    let opened = match kind {
+        Kind::Macvtap => wiring.macvtap(&tap, mac.0, queues)?,
+        _ => wiring.tap(&tap, queues)?,
+    };
     let vhost = match kind {
         Kind::VhostNet => wiring.vhost_net(queues)?,
         _ => Vec::new(),

@@ -1,4 +1,4 @@
-//! A panel for each load: bars as long as the median, a line from the smallest to the largest round.
+//! A panel for each load: bars as long as the median, a line where the true one lies 19 of 20 times.
 
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -94,7 +94,7 @@ impl Report {
         // The reason in full stands in the tables.
         let accel = machine.accel.split(',').next().unwrap_or_default();
         let place = format!(
-            "{}, {} CPUs, Linux {}, QEMU {}, {accel}; medians of {} rounds, lines from the smallest to the largest",
+            "{}, {} CPUs, Linux {}, QEMU {}, {accel}; medians of {} rounds, lines where the true ones lie 19 of 20 times",
             machine.model, machine.processors, machine.kernel, machine.qemu, self.rounds
         );
         write(area, &place, (16, 42), 12, HPos::Left)?;
@@ -117,7 +117,7 @@ impl Panel<'_> {
             .rows
             .iter()
             .filter_map(|row| spread(row))
-            .map(|of| of.max);
+            .map(|of| of.high());
         let most = most.fold(f64::MIN_POSITIVE, f64::max);
         let at = |value: f64| {
             let pixels = (value / most * LONGEST).clamp(0.0, LONGEST).round();
@@ -133,14 +133,14 @@ impl Panel<'_> {
             write(area, &name(row), (left + LEFT - 8, middle), 12, HPos::Right)?;
             let bar = [(at(0.0), y), (at(of.median), y + BAR)];
             area.draw(&Rectangle::new(bar, color(row.path).filled()))?;
-            let line = [(at(of.min), middle), (at(of.max), middle)];
+            let line = [(at(of.low()), middle), (at(of.high()), middle)];
             area.draw(&PathElement::new(line, BLACK.stroke_width(1)))?;
             let label = match of.median {
                 value if value >= 100.0 => format!("{value:.0}"),
                 value if value >= 10.0 => format!("{value:.1}"),
                 value => format!("{value:.2}"),
             };
-            write(area, &label, (at(of.max) + 8, middle), 12, HPos::Left)?;
+            write(area, &label, (at(of.high()) + 8, middle), 12, HPos::Left)?;
             y += STEP;
         }
         Ok(())
@@ -165,8 +165,8 @@ fn unit(figure: Figure) -> &'static str {
 fn color(kind: Kind) -> RGBColor {
     match kind {
         Kind::VhostUser => RGBColor(0x0b, 0x6e, 0x99),
-        Kind::VhostNet | Kind::Vfio => RGBColor(0x3f, 0x8f, 0x4f),
-        Kind::Tap => RGBColor(0xb0, 0x75, 0x2a),
+        Kind::VhostNet | Kind::Vfio | Kind::User | Kind::Passt => RGBColor(0x3f, 0x8f, 0x4f),
+        Kind::Tap | Kind::Macvtap => RGBColor(0xb0, 0x75, 0x2a),
         Kind::Igb | Kind::E1000e | Kind::E1000 => RGBColor(0x8a, 0x8a, 0x8a),
     }
 }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use ringway_vmm::{Accel, Qemu, qemu::Version};
 
 use super::{
-    Folder, Image, Kind, Load, Machine, Missing, Report,
-    guest::Maker,
+    Folder, Image, Kind, Load, Machine, Missing, Report, Sample,
+    guest::{Maker, Refused},
     machine::{Means, iommu_groups},
     pair::{Pair, WARM},
     place::place,
@@ -31,15 +31,24 @@ pub struct Plan {
     pub seconds: f64,
     /// How often.
     pub rounds: usize,
+    /// Whether one path is measured once before all others, to no account.
+    pub warm_up: bool,
     /// The host's CPUs that may be used.
     pub cpus: Vec<u16>,
 }
+
+/// How long all paths take, unless somebody wants it otherwise.
+const USUAL: Duration = Duration::from_secs(600);
 
 /// Where taps come from: the host's kernel is for others to speak with.
 pub trait Wiring {
     /// Makes a tap in a network namespace of our own, on a bridge with those made before; its queues.
     fn tap(&mut self, name: &str, queues: u16) -> Result<Vec<OwnedFd>>;
-    /// Removes it.
+    /// Why there are no macvtaps, if so.
+    fn lacks_macvtap(&self) -> Option<String>;
+    /// Makes a macvtap with this address there, beside those made before; its queues.
+    fn macvtap(&mut self, name: &str, mac: [u8; 6], queues: u16) -> Result<Vec<OwnedFd>>;
+    /// Removes a tap or macvtap.
     fn remove(&mut self, name: &str) -> Result<()>;
     /// Opens /dev/vhost-net so often.
     fn vhost_net(&self, queues: u16) -> Result<Vec<OwnedFd>>;
@@ -126,6 +135,10 @@ impl<'a> Bench<'a> {
             accel: self.accel,
             old_qemu: (version < Version(8, 0)).then(|| version.to_string()),
             taps: self.wiring.as_ref().map(drop).map_err(Clone::clone),
+            macvtap: match self.wiring.as_ref().map(|it| it.lacks_macvtap()) {
+                Ok(Some(reason)) => Err(reason),
+                _ => Ok(()),
+            },
             vhost_net: vhost_net.map(drop),
             iommu_groups: iommu_groups(),
         };
@@ -154,7 +167,20 @@ impl<'a> Bench<'a> {
         };
         let load = plan.seconds + WARM.as_secs_f64() + 0.1;
         let path = boot + load * plan.loads.len() as f64;
-        Duration::from_secs_f64(path * paths as f64 * plan.rounds as f64)
+        let warm_up = if plan.warm_up { boot + load } else { 0.0 };
+        Duration::from_secs_f64(path * paths as f64 * plan.rounds as f64 + warm_up)
+    }
+
+    /// How many rounds of so many paths go into [`USUAL`], within sense: fewer than three say little, and more than ten hardly more.
+    pub fn usual_rounds(&self, plan: &Plan, paths: usize) -> usize {
+        let fits = |&rounds: &usize| {
+            let plan = Plan {
+                rounds,
+                ..plan.clone()
+            };
+            self.time(&plan, paths) <= USUAL
+        };
+        (4..=10).take_while(fits).last().unwrap_or(3)
     }
 
     /// Measures.
@@ -203,17 +229,24 @@ struct Rounds<'r, 'a> {
 
 impl Rounds<'_, '_> {
     fn run(&mut self) -> Result<()> {
+        if let (true, Some(&path)) = (self.plan.warm_up, self.paths.first()) {
+            self.warm_up(path)?;
+        }
         for round in 1..=self.plan.rounds {
-            for (kind, queues) in self.paths.clone() {
-                let Err(error) = self.path(round, kind, queues) else {
-                    continue;
-                };
-                if error.is::<Interrupted>() {
-                    return Err(error);
+            for path in self.paths.clone() {
+                match self.path(round, path) {
+                    Ok(samples) => {
+                        for (load, sample) in samples {
+                            self.report.add(path.0, path.1, load, sample);
+                        }
+                    }
+                    Err(error) if error.is::<Interrupted>() => return Err(error),
+                    // What was measured of it before is of fewer rounds than the others: better none.
+                    Err(error) => {
+                        self.report.give_up(path.0, path.1, format!("{error:#}"));
+                        self.paths.retain(|&it| it != path);
+                    }
                 }
-                // What was measured of it before is of fewer rounds than the others: better none.
-                self.report.give_up(kind, queues, format!("{error:#}"));
-                self.paths.retain(|&path| path != (kind, queues));
             }
             // Each begins with another path.
             let len = self.paths.len().max(1);
@@ -228,9 +261,42 @@ impl Rounds<'_, '_> {
         Ok(())
     }
 
-    /// Boots a pair, measures all loads, ends it.
-    fn path(&mut self, round: usize, kind: Kind, queues: u16) -> Result<()> {
-        let mut title = format!("round {round} of {}, {}", self.plan.rounds, kind.name());
+    /// Brings what all paths need into the host's memory, and its processors to their speed.
+    fn warm_up(&mut self, path: (Kind, u16)) -> Result<()> {
+        let some = self.plan.loads.len().min(1);
+        match self.turn("to warm up", path, &self.plan.loads[..some]) {
+            Err(error) if error.is::<Interrupted>() => Err(error),
+            // What is wrong with it shows when it counts.
+            _ => {
+                self.done = 0;
+                Ok(())
+            }
+        }
+    }
+
+    /// A sample of each load; an emulated guest hangs now and then, so what it did not say itself is tried once more.
+    fn path(&mut self, round: usize, path: (Kind, u16)) -> Result<Vec<(Load, Sample)>> {
+        let title = format!("round {round} of {}", self.plan.rounds);
+        let done = self.done;
+        let measured = match self.turn(&title, path, &self.plan.loads) {
+            Err(error) if !error.is::<Interrupted>() && !error.is::<Refused>() => {
+                self.done = done;
+                self.turn(&format!("{title} once more"), path, &self.plan.loads)
+            }
+            measured => measured,
+        };
+        self.done = done + 1 + self.plan.loads.len();
+        measured
+    }
+
+    /// Boots a pair, measures loads, ends it.
+    fn turn(
+        &mut self,
+        title: &str,
+        (kind, queues): (Kind, u16),
+        loads: &[Load],
+    ) -> Result<Vec<(Load, Sample)>> {
+        let mut title = format!("{title}, {}", kind.name());
         if queues > 1 {
             title += &format!(" with {queues} queue pairs");
         }
@@ -240,13 +306,16 @@ impl Rounds<'_, '_> {
         self.report
             .placed(queues, placed.as_ref().map(|placed| placed.words.as_str()));
         self.report.machine.guest_kernel.clone_from(&pair.kernel);
-        for &load in &self.plan.loads {
+        let interrupt = self.bench.interrupt();
+        let mut measure = |&load: &Load| {
             self.step(&title, load.title());
-            let sample = pair.measure(load, self.plan.seconds, &self.bench.interrupt());
-            let sample = sample.with_context(|| load.title())?;
-            self.report.add(kind, queues, load, sample);
-        }
-        pair.end(self.bench)
+            let sample = pair.measure(load, self.plan.seconds, &interrupt);
+            Ok((load, sample.with_context(|| load.title())?))
+        };
+        let samples = loads.iter().map(&mut measure).collect();
+        // Also if it failed: whoever comes next needs the names of its taps.
+        pair.end(self.bench)?;
+        samples
     }
 
     fn step(&mut self, title: &str, what: &str) {

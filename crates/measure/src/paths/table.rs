@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{Figure, Load, Report, Row};
-use crate::statistics::Spread;
+use super::{Estimate, Figure, Load, Report, Row};
 
 /// What the columns mean; below a terminal's tables.
 const LEGEND: &str = "\
-±: the round furthest from the median. to tap: against virtio on a plain tap in
-the same round. s/Gbit, s/Mframe: seconds of the host's processors per Gbit and
+±: the true median is within it 19 of 20 times. to tap: against virtio on a plain
+tap in the same round. s/Gbit, s/Mframe: seconds of the host's processors per Gbit and
 per million frames, behind the stroke without the guests' virtual processors.
 A frame may be a segment of up to 64 KiB. switches, wake-ups: per 1,000 frames.
 ";
@@ -22,11 +21,10 @@ impl Report {
         }
         for load in Load::ALL {
             let rows = self.table(load, |of, digits| {
-                let (low, high) = (of.median - of.min, of.max - of.median);
-                let share = 100.0 * low.max(high) / of.median;
-                match self.rounds {
-                    1 => format!("{:.digits$}", of.median),
-                    _ => format!("{:.digits$} ±{share:.0} %", of.median),
+                let share = |factor: f64| 100.0 * (factor - 1.0);
+                match of.factor.map(share) {
+                    Some(share) => format!("{:.digits$} ±{share:.0} %", of.median),
+                    None => format!("{:.digits$}", of.median),
                 }
             });
             if rows.len() > 1 {
@@ -54,10 +52,11 @@ impl Report {
         }
         for load in Load::ALL {
             let rows = self.table(load, |of, digits| {
-                format!(
-                    "{:.digits$} [{:.digits$}..{:.digits$}]",
-                    of.median, of.min, of.max
-                )
+                let (median, low, high) = (of.median, of.low(), of.high());
+                match of.factor {
+                    Some(_) => format!("{median:.digits$} [{low:.digits$}..{high:.digits$}]"),
+                    None => format!("{median:.digits$}"),
+                }
             });
             let Some((heading, rows)) = rows.split_first().filter(|(_, rows)| !rows.is_empty())
             else {
@@ -109,7 +108,7 @@ impl Report {
     }
 
     /// A heading and a line for each path.
-    fn table(&self, load: Load, show: impl Fn(Spread, usize) -> String) -> Vec<Vec<String>> {
+    fn table(&self, load: Load, show: impl Fn(Estimate, usize) -> String) -> Vec<Vec<String>> {
         let columns = columns(load);
         let mut heading = vec!["path".to_owned()];
         heading.extend(columns.iter().map(|column| column.0.to_owned()));
@@ -119,7 +118,7 @@ impl Report {
             for (_, column) in &columns {
                 line.push(match column {
                     Column::Main(figure) => row.cell(*figure, &show),
-                    Column::Ratio => self.ratio(row).map_or("-".into(), |ratio| show(ratio, 2)),
+                    Column::Ratio => row.to_tap.map_or("-".into(), |ratio| show(ratio, 2)),
                     Column::Median(figure) => row.median(*figure),
                     Column::Both(all, path) => {
                         format!("{} / {}", row.median(*all), row.median(*path))
@@ -183,7 +182,7 @@ pub(super) fn name(row: &Row) -> String {
 }
 
 impl Row {
-    fn cell(&self, figure: Figure, show: impl Fn(Spread, usize) -> String) -> String {
+    fn cell(&self, figure: Figure, show: impl Fn(Estimate, usize) -> String) -> String {
         let found = self.figures.get(&figure);
         found.map_or("-".into(), |&of| show(of, digits(of.median)))
     }
