@@ -6,10 +6,11 @@ use super::{Estimate, Figure, Load, Report, Row};
 
 /// What the columns mean; below a terminal's tables.
 const LEGEND: &str = "\
-±: the true median is within it 19 of 20 times. to tap: against virtio on a plain
-tap in the same round. s/Gbit, s/Mframe: seconds of the host's processors per Gbit and
-per million frames, behind the stroke without the guests' virtual processors.
-A frame may be a segment of up to 64 KiB. switches, wake-ups: per 1,000 frames.
+±: the true median is within it 19 of 20 times. to tap: against virtio on a
+plain tap in the same round. s/Gbit, s/Mframe: seconds of the host's processors
+per Gbit and per million frames, behind the stroke without the guests' virtual
+processors. A frame may be a segment of up to 64 KiB. switches, wake-ups: per
+1,000 frames.
 ";
 
 impl Report {
