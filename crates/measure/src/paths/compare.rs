@@ -180,6 +180,7 @@ mod tests {
     fn a_comparison_says_what_it_could_not_compare() {
         let mut then = changed(50, |_| true);
         then.rows.truncate(1);
+        then.count();
         then.machine.qemu = "7.2".into();
         let text = example().agreement(&then).to_string();
         assert!(

@@ -176,11 +176,11 @@ mod tests {
     use crate::paths::report::example;
 
     #[test]
-    fn bars_are_as_long_as_their_share_of_the_longest_round() {
+    fn bars_are_as_long_as_their_share_of_the_longest_interval() {
         let svg = example().svg().unwrap();
-        // 2.0 and 1.0 of at most 2.1 Gbit/s.
-        assert!(svg.contains(r#"width="238" height="15""#), "{svg}");
-        assert!(svg.contains(r#"width="119" height="15""#), "{svg}");
+        // 2.0 and 1.0 of at most 2.19 Gbit/s.
+        assert!(svg.contains(r#"width="229" height="15""#), "{svg}");
+        assert!(svg.contains(r#"width="114" height="15""#), "{svg}");
         for text in [
             "vhost-user x2",
             "TCP, 1 stream, A to B: Gbit/s",
