@@ -55,6 +55,13 @@ impl Delivery {
         if burst.offloaded != 0 {
             fallback::complete_dhcp(burst);
         }
+        if let Some(steering) = &source.policy.steering {
+            // One frame of a burst will do: a flow that sends much is met often, and one that does not has bursts of its own.
+            if let Some(i) = bits(judged.unicast | judged.flood).next() {
+                let hash = flow::hash(burst.head_bytes(i));
+                steering.record(hash, burst.queue, clock.seconds());
+            }
+        }
         let mut pending = judged.unicast;
         while pending != 0 {
             let to = judged.to[pending.trailing_zeros() as usize];
@@ -217,28 +224,33 @@ impl Delivery {
         self.retagged = Some(heads);
     }
 
-    /// Chooses the queue: one flow stays on one queue, so its frames stay in order. A sender with as many
-    /// queues as the receiver has spread its flows already; those of fewer queues are spread by hash.
+    /// Chooses the queue: one flow stays on one queue, so its frames stay in order. It is the one that the receiver sends the
+    /// flow from. While that is not known, a sender with as many queues as the receiver has spread its flows already; those of
+    /// fewer queues are spread by hash.
     fn spread(&mut self, source: &Entry, entry: &Entry, burst: &mut Burst<'_>, group: u64) {
-        match entry.port.send_queues() {
-            0 => self.lose(entry, burst, DropReason::NotConnected, group),
-            queues if queues <= source.port.send_queues().max(1) => {
-                self.send_to_queue(entry, burst.queue % queues, burst, group);
-            }
-            queues => {
-                let mut choice = [0u16; MAX_BURST];
-                for i in bits(group) {
-                    let hash = flow::hash(burst.head_bytes(i)) as usize;
-                    choice[i] = u16::try_from(hash % queues).unwrap_or(0);
-                }
-                let mut pending = group;
-                while pending != 0 {
-                    let queue = choice[pending.trailing_zeros() as usize];
-                    let chosen = same(pending, queue, &choice);
-                    pending &= !chosen;
-                    self.send_to_queue(entry, usize::from(queue), burst, chosen);
-                }
-            }
+        let queues = match entry.port.send_queues() {
+            0 => return self.lose(entry, burst, DropReason::NotConnected, group),
+            1 => return self.send_to_queue(entry, 0, burst, group),
+            queues => queues,
+        };
+        let spread = queues <= source.port.send_queues().max(1);
+        let mut choice = [0u16; MAX_BURST];
+        for i in bits(group) {
+            let hash = flow::hash(burst.head_bytes(i));
+            let known = entry.policy.steering.as_ref();
+            let queue = match known.and_then(|known| known.find(hash, queues)) {
+                Some(queue) => queue,
+                None if spread => burst.queue % queues,
+                None => hash as usize % queues,
+            };
+            choice[i] = u16::try_from(queue).unwrap_or(0);
+        }
+        let mut pending = group;
+        while pending != 0 {
+            let queue = choice[pending.trailing_zeros() as usize];
+            let chosen = same(pending, queue, &choice);
+            pending &= !chosen;
+            self.send_to_queue(entry, usize::from(queue), burst, chosen);
         }
     }
 

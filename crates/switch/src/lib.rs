@@ -23,6 +23,7 @@ mod policy;
 pub mod sandbox;
 mod signals;
 mod snapshot;
+mod steering;
 mod sync;
 mod table;
 #[cfg(test)]

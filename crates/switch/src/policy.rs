@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use ringway_api::port_spec::VlanSet;
 
+use crate::steering::Steering;
+
 /// Settings of a port that the switch judges by. They may change while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Policy {
@@ -14,6 +16,8 @@ pub(crate) struct Policy {
     pub(crate) mac: Option<u64>,
     pub(crate) rate: Option<Limiter>,
     pub(crate) storm: Option<Storm>,
+    /// Where its flows come from, if it has several queues.
+    pub(crate) steering: Option<Steering>,
 }
 
 /// How a port stands to VLANs. The domain of a frame is its VLAN, 0 for ports without one.

@@ -1,4 +1,4 @@
-//! A hash that is the same for all frames of a flow, to choose one of a receiver's queues.
+//! A hash that is the same for all frames of a flow, both ways, to choose one of a receiver's queues.
 //!
 //! Frames of one flow must stay in order, so all of them go to one queue. It spreads load and
 //! protects nothing: a sender who wants its flows to meet in one queue can have that.
@@ -21,8 +21,7 @@ pub fn hash(head: &[u8]) -> u32 {
             && fragment == 0
             && (protocol == protocol::TCP || protocol == protocol::UDP)
         {
-            let ports = u32::from_be_bytes(array_at(front, 34));
-            return finish(addresses_v4(front, 14), protocol, ports);
+            return finish(addresses_v4(front, 14), protocol, ports_at(front, 34));
         }
     }
     hash_any(head)
@@ -40,48 +39,49 @@ fn hash_any(head: &[u8]) -> u32 {
     };
     if network.fragment != Fragment::No {
         // IPv6: the pieces need not name the same protocol (RFC 8200, 4.5).
-        return finish(addresses, 0, 0);
+        return finish(addresses, 0, [0; 2]);
     }
     finish(addresses, network.protocol, ports(head, &network))
 }
 
-/// Both ports as they lie in the frame, or 0.
-fn ports(head: &[u8], network: &Network) -> u32 {
-    if !matches!(network.protocol, protocol::TCP | protocol::UDP) {
-        return 0;
+/// Both ports, or 0.
+fn ports(head: &[u8], network: &Network) -> [u16; 2] {
+    let known = matches!(network.protocol, protocol::TCP | protocol::UDP);
+    match head.get(network.payload..network.payload + 4) {
+        Some(ports) if known => ports_at(ports, 0),
+        _ => [0; 2],
     }
-    head.get(network.payload..)
-        .and_then(|rest| rest.first_chunk())
-        .map_or(0, |ports| u32::from_be_bytes(*ports))
 }
 
-fn addresses_v4(head: &[u8], offset: usize) -> u64 {
-    u64::from_be_bytes(array_at(head, offset + 12))
+fn ports_at(bytes: &[u8], offset: usize) -> [u16; 2] {
+    [u16_at(bytes, offset), u16_at(bytes, offset + 2)]
 }
 
-fn addresses_v6(head: &[u8], offset: usize) -> u64 {
+/// Source and destination.
+fn addresses_v4(head: &[u8], offset: usize) -> [u64; 2] {
+    [12, 16].map(|field| u64::from(u32::from_be_bytes(array_at(head, offset + field))))
+}
+
+fn addresses_v6(head: &[u8], offset: usize) -> [u64; 2] {
     let word = |at| u64::from_be_bytes(array_at(head, offset + at));
-    mix(mix(word(8), word(16)), mix(word(24), word(32)))
+    [mix(word(8), word(16)), mix(word(24), word(32))]
 }
 
 fn macs(head: &[u8]) -> u32 {
-    match head.first_chunk::<12>() {
-        Some(pair) => finish(
-            mix(
-                u64::from_be_bytes(array_at(pair, 0)),
-                u64::from_be_bytes(array_at(pair, 4)),
-            ),
-            0,
-            0,
-        ),
-        None => 0,
-    }
+    let Some(pair) = head.first_chunk::<12>() else {
+        return 0;
+    };
+    let address = |at| u64::from_be_bytes(array_at(pair, at));
+    finish([address(0) >> 16, address(4) & 0xffff_ffff_ffff], 0, [0; 2])
 }
 
+/// The same whichever end is the source.
 #[inline]
-fn finish(addresses: u64, protocol: u8, ports: u32) -> u32 {
-    let rest = u64::from(ports) << 8 | u64::from(protocol);
-    let mixed = mix(mix(addresses, rest), 0x9e37_79b9_7f4a_7c15);
+fn finish([source, destination]: [u64; 2], protocol: u8, ports: [u16; 2]) -> u32 {
+    let one = source.rotate_left(16) ^ u64::from(ports[0]);
+    let other = destination.rotate_left(16) ^ u64::from(ports[1]);
+    let ends = mix(one.min(other), one.max(other));
+    let mixed = mix(ends, 0x9e37_79b9_7f4a_7c15 ^ u64::from(protocol));
     let [_, _, _, _, a, b, c, d] = mixed.to_be_bytes();
     u32::from_be_bytes([a, b, c, d])
 }

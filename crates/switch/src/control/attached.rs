@@ -23,6 +23,7 @@ use super::recording::Recording;
 use super::socket::{Listener, SocketError};
 use crate::policy::{Limiter, Policy, Storm, Vlan};
 use crate::sandbox::Confinement;
+use crate::steering::Steering;
 
 /// A port and everything that was opened for it; dropping it closes and removes all of that.
 pub(crate) struct Attached {
@@ -444,6 +445,7 @@ fn policy(spec: &PortSpec) -> Policy {
         storm: spec
             .storm_limit()
             .map(|frames| Storm::new(frames, Instant::now())),
+        steering: Steering::new(spec.kind.queues()),
     }
 }
 

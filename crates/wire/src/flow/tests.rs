@@ -56,6 +56,44 @@ fn a_flow_keeps_its_hash() {
 }
 
 #[test]
+fn answers_have_the_hash_of_what_they_answer() {
+    let there = TcpFields {
+        source_port: 40_000,
+        destination_port: 80,
+        ..TcpFields::default()
+    };
+    let back = TcpFields {
+        source_port: 80,
+        destination_port: 40_000,
+        ..TcpFields::default()
+    };
+    let (one, two) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+    let v4 = |from, to, tcp| hash(&FrameBuilder::ipv4(from, to).tcp(tcp, &[]).build(b""));
+    assert_eq!(v4(one, two, there), v4(two, one, back));
+    // Ends that changed only their ports are others.
+    assert_ne!(v4(one, two, there), v4(two, one, there));
+    let (one, two) = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
+    let v6 = |from, to, tcp| hash(&FrameBuilder::ipv6(from, to).tcp(tcp, &[]).build(b""));
+    assert_eq!(v6(one, two, there), v6(two, one, back));
+    let fragment = |from, to| {
+        FrameBuilder::ipv4(from, to)
+            .fragment(9, 8)
+            .udp(1, 2)
+            .build(&[0; 64])
+    };
+    let (one, two) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+    assert_eq!(hash(&fragment(one, two)), hash(&fragment(two, one)));
+    let raw = |first: u8, second: u8| {
+        let mut frame = [0; 60];
+        frame[..6].fill(first);
+        frame[6..12].fill(second);
+        hash(&frame)
+    };
+    assert_eq!(raw(2, 4), raw(4, 2));
+    assert_ne!(raw(2, 4), raw(2, 6));
+}
+
+#[test]
 fn what_tells_flows_apart() {
     let base = hash(&v4(2).tcp(tcp(1000), &[]).build(b""));
     assert_ne!(base, hash(&v4(2).tcp(tcp(1001), &[]).build(b"")));
