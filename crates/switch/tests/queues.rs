@@ -77,6 +77,45 @@ fn a_flow_stays_on_one_queue_and_flows_use_all_queues() {
 }
 
 #[test]
+fn an_answer_goes_to_the_queue_that_asked() {
+    let lab = Lab::with(1, Poll::Adaptive, &["a,queues=4", "b,queues=4"]);
+    let options = Options {
+        pairs: 4,
+        ..Options::default()
+    };
+    let [mut a, mut b] = pair(&lab, [options.clone(), options]);
+    let ends = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+    let send = |guest: &mut Guest, pair: usize, way: [usize; 2], ports: [u16; 2]| {
+        let packet = FrameBuilder::ipv4(ends[way[0]], ends[way[1]])
+            .macs([mac(1), mac(2)][way[0]], [mac(1), mac(2)][way[1]])
+            .udp(ports[0], ports[1])
+            .build(&[0; 20]);
+        guest.stage(pair, VnetHeader::default(), &packet, &Shape::default());
+        guest.queues[2 * pair + 1].publish();
+    };
+    let mut frames = 2;
+    for (flow, asks) in (1000..).zip([3, 1, 0, 2, 1]) {
+        // The first one goes to the queue with the number of the sender's: nobody knows better.
+        send(&mut a, asks, [0, 1], [flow, 53]);
+        assert_eq!(b.receive().pair, asks);
+        // The answer is given by another processor.
+        let answers = (asks + 1) % 4;
+        send(&mut b, answers, [1, 0], [53, flow]);
+        assert_eq!(a.receive().pair, asks);
+        send(&mut a, asks, [0, 1], [flow, 53]);
+        assert_eq!(b.receive().pair, answers);
+        // Who asked moves to another processor, and the answers with it.
+        let moved = (asks + 2) % 4;
+        send(&mut a, moved, [0, 1], [flow, 53]);
+        assert_eq!(b.receive().pair, answers);
+        send(&mut b, answers, [1, 0], [53, flow]);
+        assert_eq!(a.receive().pair, moved);
+        frames += 5;
+        lab.settled(frames);
+    }
+}
+
+#[test]
 fn everybody_talks_to_everybody_and_nothing_is_unaccounted_for() {
     const GUESTS: u8 = 6;
     const FRAMES: u64 = 1500;
