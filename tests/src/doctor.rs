@@ -17,6 +17,8 @@ pub use scene::{MEMORY, Outcome, RECONNECT, Running, Scene, nic};
 use crate::{Endpoint, guest::Output, process::output, qemu, switch::binary};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Words before doctor's own with which it sees no machine that runs: messages alone are judged then.
+pub const ALONE: &str = "unshare --pid --fork --mount-proc";
 
 /// What it found.
 #[derive(Clone, Debug, Deserialize)]

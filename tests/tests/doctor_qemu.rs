@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use anyhow::{Result, ensure};
 use ringway_tests::{
     Need,
-    doctor::{Doctor, MEMORY, RECONNECT, Scene},
+    doctor::{ALONE, Doctor, MEMORY, RECONNECT, Scene},
 };
 
 #[test]
@@ -30,7 +30,8 @@ fn more_queues_than_the_switch_has() -> Result<()> {
     fs::write(scene.lab.path("said"), said)?;
     let messages = format!("--messages {}", scene.path("said"));
     scene.is_silent(&format!("--pid {} {messages}", running[0].pid()))?;
-    let told = Doctor::new(&scene.place)?.finds(&messages, "too-many-queues", "queues")?;
+    let alone = Doctor::new(&scene.place)?.after(ALONE);
+    let told = alone.finds(&messages, "too-many-queues", "queues")?;
     ensure!(told.what.contains(" 2 queue pairs"), "{told:?}");
     Ok(())
 }

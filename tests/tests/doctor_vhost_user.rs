@@ -4,7 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Result, bail, ensure};
-use ringway_tests::doctor::{Doctor, MEMORY, Outcome, RECONNECT, Running, Scene};
+use ringway_tests::doctor::{ALONE, Doctor, MEMORY, Outcome, RECONNECT, Running, Scene};
 
 const GUEST_MEMORY: &str =
     "-M q35,memory-backend=m -m 256 -object memory-backend-memfd,id=m,size=256M,share=on";
@@ -156,7 +156,8 @@ fn foreign(name: &str, words: &str, options: &str, message: &str, fault: &str) -
     fs::write(scene.lab.path("said"), &said)?;
     let messages = format!("--messages {}", scene.path("said"));
     // Of the message alone the fault is known, too.
-    Doctor::new(&scene.place)?.finds(&messages, fault, "vhost-user")?;
+    let alone = Doctor::new(&scene.place)?.after(ALONE);
+    alone.finds(&messages, fault, "vhost-user")?;
     let found = scene.finds(&format!("{messages} -- {line}"), fault)?;
     let _ours = scene.heals(&line, &found)?;
     scene.is_silent(&format!("{messages} -- {line}"))
