@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use ringway_doctor::{
-    Facts, faults,
+    Facts, at_once, faults,
     gather::{self, Which},
     judge, troubleshooting,
 };
@@ -69,8 +69,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     let mut findings = judge(&facts);
     findings.retain(|finding| !arguments.ignore.iter().any(|name| name == finding.fault));
+    if arguments.form.json {
+        // Programs read findings alone; that there may be more is for who looks.
+        facts
+            .unseen
+            .iter()
+            .for_each(|it| print::hint(&print::unseen(it)));
+    }
     print::answer(arguments.form.json, &findings, |findings| {
-        print::findings(&facts, findings)
+        let at_once = at_once(&facts, &arguments.ignore);
+        print::findings(&facts, findings, at_once.as_deref())
     })?;
     Ok(match findings.is_empty() {
         true => ExitCode::SUCCESS,

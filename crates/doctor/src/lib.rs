@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod at_once;
 pub mod command;
 pub mod facts;
 pub mod faults;
@@ -15,6 +16,7 @@ pub mod gather;
 mod judge;
 pub mod troubleshooting;
 
+pub use at_once::at_once;
 pub use facts::Facts;
-pub use finding::Finding;
+pub use finding::{Finding, visible};
 pub use judge::judge;

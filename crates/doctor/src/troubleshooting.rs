@@ -9,9 +9,11 @@ const HEAD: &str = "# Troubleshooting\n\n\
     started it, and prints the faults that are there, with the commands that cure them on this machine. Before a machine starts,\n\
     `ringway doctor -- qemu-system-x86_64 ...` judges its command line. `--save FILE` writes down what was seen, so that somebody else can\n\
     judge it with `--from FILE`; `--ignore NAME` leaves a fault out that is known. Where a machine has several faults, each printed command\n\
-    line mends its own: take the first, ask again about that line, and so on until nothing is found.\n\n\
+    line mends its own: take the first, ask again about that line, and so on until nothing is found; before it starts, a last line\n\
+    mends all of them.\n\n\
     The project's tests make these faults for real, run the printed cure and look again, beside a machine that is well. Judged from saved\n\
-    facts alone: `tcg-chosen`, and `qemu-crashes` but for the version that it asks for. Cures that are a reboot (`iommu-off`) are not run.\n\n\
+    facts alone: `tcg-chosen`, `driver-stopped`, `driver-single-queue`, `vhost-user-socket-guarded`, `nft-missing`, and `qemu-crashes` but for\n\
+    the version that it asks for. Cures that are a reboot (`iommu-off`) are not run.\n\n\
     This page is made from the table in `crates/doctor/src/faults`: `ringway doctor --table > docs/TROUBLESHOOTING.md`.\n";
 
 /// The page, in Markdown.

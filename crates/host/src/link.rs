@@ -4,7 +4,7 @@
 //! where it is so already.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net};
@@ -12,10 +12,7 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVtapMode,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteType};
-use rtnetlink::{
-    Handle, LinkBridge, LinkMacVtap, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
-};
+use rtnetlink::{Handle, LinkBridge, LinkMacVtap, LinkMessageBuilder, LinkUnspec};
 
 /// What the kernel did not do.
 #[derive(Debug, thiserror::Error)]
@@ -244,38 +241,12 @@ impl Netlink {
     /// Destinations in the main table, without the default route and those over interfaces that `skip` names.
     pub async fn routes(&self, skip: impl Fn(&str) -> bool) -> Result<Vec<Ipv4Net>, LinkError> {
         let names = self.names().await?;
-        let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut messages = self.handle.route().get(filter).execute();
-        let mut routes = Vec::new();
-        while let Some(message) = messages
-            .try_next()
-            .await
-            .map_err(|error| refused("list routes of", "the host", error))?
-        {
-            if message.header.kind != RouteType::Unicast
-                || message.header.table != RouteHeader::RT_TABLE_MAIN
-            {
-                continue;
-            }
-            let mut destination = None;
-            let mut skipped = false;
-            for attribute in &message.attributes {
-                match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                        destination =
-                            Ipv4Net::new(*address, message.header.destination_prefix_length).ok();
-                    }
-                    RouteAttribute::Oif(index) => {
-                        skipped = names
-                            .iter()
-                            .any(|(number, name)| number == index && skip(name));
-                    }
-                    _ => {}
-                }
-            }
-            routes.extend(destination.filter(|route| !skipped && route.prefix_len() > 0));
-        }
-        Ok(routes)
+        let mut routes = self.survey_routes().await?;
+        routes.retain(|route| {
+            let name = names.iter().find(|(index, _)| *index == route.link);
+            route.destination.prefix_len() > 0 && !name.is_some_and(|(_, name)| skip(name))
+        });
+        Ok(routes.iter().map(|route| route.destination).collect())
     }
 
     /// Every interface's number and name.

@@ -2,8 +2,10 @@
 
 pub mod rules;
 
+use std::env;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with};
@@ -21,7 +23,7 @@ pub enum NftError {
 
 /// What the installed nft says about itself; `None` if there is none.
 pub fn version() -> Option<String> {
-    let output = Command::new("nft")
+    let output = program()
         .arg("--version")
         .stdin(Stdio::null())
         .output()
@@ -65,8 +67,20 @@ pub fn changes() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// It lies among the programs of root, which users need not have in their path; it prints versions and, in namespaces of theirs, rules
+/// for them as well.
+fn program() -> Command {
+    let mut command = Command::new("nft");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let root = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    if let Ok(path) = env::join_paths(env::split_paths(&path).chain(root)) {
+        command.env("PATH", path);
+    }
+    command
+}
+
 fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let mut child = Command::new("nft")
+    let mut child = program()
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -65,6 +65,7 @@ pub enum Kind {
 
 /// What a tap is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tap {
     /// It may be opened several times, once per queue.
     pub multi_queue: bool,
@@ -72,8 +73,10 @@ pub struct Tap {
     pub persistent: bool,
     /// Frames carry the virtio-net header.
     pub vnet_header: bool,
-    /// Queues that are open.
+    /// Queues that are open and at work.
     pub queues: u32,
+    /// Queues that are open and set aside: QEMU does that with those that the guest does not use.
+    pub idle_queues: u32,
     /// The user that may open it.
     pub owner: Option<u32>,
     /// The group that may open it.
@@ -82,6 +85,7 @@ pub struct Tap {
 
 /// What a bridge is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Bridge {
     /// It looks for loops, and ports wait before they forward.
     pub stp: bool,
@@ -286,6 +290,7 @@ fn tun(about: &[InfoTun]) -> Kind {
     const PERSIST: u16 = 6;
     const MULTI_QUEUE: u16 = 7;
     const QUEUES: u16 = 8;
+    const DISABLED_QUEUES: u16 = 9;
     const IFF_TAP: u32 = 2;
     let mut tap = Tap::default();
     let mut is_tap = false;
@@ -311,6 +316,7 @@ fn tun(about: &[InfoTun]) -> Kind {
             PERSIST => tap.persistent = value != 0,
             MULTI_QUEUE => tap.multi_queue = value != 0,
             QUEUES => tap.queues = value,
+            DISABLED_QUEUES => tap.idle_queues = value,
             _ => {}
         }
     }

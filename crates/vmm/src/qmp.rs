@@ -4,21 +4,26 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    sockopt::{Timeout, set_socket_timeout},
+};
 use serde_json::{Value, json};
 
 /// How long an answer may take: QEMU answers at once unless it waits for something, such as a switch.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Longest line taken from a monitor; the longest that is asked for here describes 255 CPUs.
-const LINE: u64 = 1 << 20;
+const LINE: usize = 1 << 20;
 
 /// A connection to a monitor, which takes one at a time.
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    limit: Duration,
 }
 
 /// Why the monitor did not do it.
@@ -62,23 +67,23 @@ pub struct Vcpu {
 impl Qmp {
     /// Connects and negotiates.
     pub fn connect(path: &Path) -> Result<Self, QmpError> {
-        let connect = || {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            stream.set_write_timeout(Some(LIMIT))?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(|error| QmpError::Gone {
+        Self::connect_within(path, LIMIT)
+    }
+
+    /// The same, where the greeting and each answer may take so long.
+    pub fn connect_within(path: &Path, limit: Duration) -> Result<Self, QmpError> {
+        let stream = open(path, limit).map_err(|error| QmpError::Gone {
             path: path.to_owned(),
             error,
         })?;
         let mut qmp = Self {
             stream: BufReader::new(stream),
             path: path.to_owned(),
+            limit,
         };
-        let greeting = qmp.read()?;
+        let greeting = qmp.read(Instant::now() + limit)?;
         if greeting.get("QMP").is_none() {
-            return Err(qmp.foreign(&greeting.to_string()));
+            return Err(qmp.foreign(greeting.to_string().as_bytes()));
         }
         qmp.execute("qmp_capabilities", json!({}))?;
         Ok(qmp)
@@ -88,8 +93,9 @@ impl Qmp {
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.stream.get_mut(), "{request}").map_err(|error| self.gone(error))?;
+        let deadline = Instant::now() + self.limit;
         loop {
-            let mut answer = self.read()?;
+            let mut answer = self.read(deadline)?;
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
@@ -144,15 +150,30 @@ impl Qmp {
         Ok(elements(&answer).filter_map(thread).collect())
     }
 
-    fn read(&mut self) -> Result<Value, QmpError> {
-        use io::Read;
-        let mut line = String::new();
-        let read = (&mut self.stream).take(LINE).read_line(&mut line);
-        match read {
-            Ok(0) => Err(self.gone(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => serde_json::from_str(&line).map_err(|_| self.foreign(&line)),
-            Err(error) => Err(self.gone(error)),
+    /// A line, however its parts come.
+    fn read(&mut self, deadline: Instant) -> Result<Value, QmpError> {
+        let mut line = Vec::new();
+        while line.len() < LINE {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.gone(io::ErrorKind::TimedOut.into()));
+            }
+            let limited = self.stream.get_ref().set_read_timeout(Some(left));
+            let part = match limited.and_then(|()| self.stream.fill_buf()) {
+                Ok([]) => return Err(self.gone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(part) => part,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.gone(error)),
+            };
+            let end = part.iter().position(|byte| *byte == b'\n');
+            let length = end.map_or(part.len(), |end| end + 1);
+            line.extend_from_slice(&part[..length]);
+            self.stream.consume(length);
+            if end.is_some() {
+                break;
+            }
         }
+        serde_json::from_slice(&line).map_err(|_| self.foreign(&line))
     }
 
     fn gone(&self, error: io::Error) -> QmpError {
@@ -162,12 +183,23 @@ impl Qmp {
         }
     }
 
-    fn foreign(&self, found: &str) -> QmpError {
+    fn foreign(&self, found: &[u8]) -> QmpError {
+        let found = String::from_utf8_lossy(&found[..found.len().min(240)]);
         QmpError::Foreign {
             path: self.path.clone(),
             found: found.chars().take(60).collect(),
         }
     }
+}
+
+/// A listener that takes nobody on holds up who connects, so that has to be limited, too.
+fn open(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let kind = SocketType::STREAM;
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+    connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
 }
 
 fn elements(answer: &Value) -> impl Iterator<Item = &Value> {
@@ -215,6 +247,30 @@ mod tests {
         let refused = qmp.quit().unwrap_err().to_string();
         assert_eq!(refused, "QEMU refuses quit: not now");
         drop(qmp);
+        thread.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn who_says_nothing_or_talks_on_without_an_answer_is_left() {
+        let path = std::env::temp_dir().join(format!("ringway-qmp-slow-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let limit = Duration::from_millis(100);
+        // Connected, as the kernel does that, and not accepted: another has the monitor.
+        let error = Qmp::connect_within(&path, limit).unwrap_err().to_string();
+        assert!(error.contains("does not answer"), "{error}");
+        drop(listener.accept().unwrap());
+        let thread = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let greeting = writeln!(stream, "{{\"QMP\": {{}}}}");
+            let mut sent = greeting;
+            while sent.is_ok() {
+                sent = writeln!(stream, "{{\"event\": \"NOISE\"}}");
+            }
+        });
+        let error = Qmp::connect_within(&path, limit).unwrap_err().to_string();
+        assert!(error.contains("timed out"), "{error}");
         thread.join().unwrap();
         std::fs::remove_file(&path).unwrap();
     }

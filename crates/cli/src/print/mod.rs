@@ -27,7 +27,7 @@ use crate::Failure;
 
 pub(crate) use address::{addresses, forwards, leases};
 pub(crate) use clean::clean;
-pub(crate) use findings::findings;
+pub(crate) use findings::{findings, unseen};
 pub(crate) use frame::frame;
 pub(crate) use info::info;
 pub(crate) use machine::{lease_of_machine, machine, machines, threads};

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Options, options};
+use crate::finding::visible;
 
 /// Words of a command line that are being changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,34 @@ impl Edit {
         Self {
             words: words.to_vec(),
         }
+    }
+
+    /// Of a line that [`Edit::line`] made.
+    pub fn read(line: &str) -> Option<Self> {
+        let mut words = Vec::new();
+        let mut word: Option<Vec<u8>> = None;
+        let mut rest = line.bytes().peekable();
+        while let Some(byte) = rest.next() {
+            match byte {
+                b' ' => words.extend(word.take()),
+                b'#' if word.is_none() => return None,
+                b'\'' => loop {
+                    match rest.next()? {
+                        b'\'' => {
+                            word.get_or_insert_default();
+                            break;
+                        }
+                        byte => word.get_or_insert_default().push(byte),
+                    }
+                },
+                b'\\' => word.get_or_insert_default().push(rest.next()?),
+                b'$' => return None,
+                byte => word.get_or_insert_default().push(byte),
+            }
+        }
+        words.extend(word);
+        let words: Result<Vec<String>, _> = words.into_iter().map(String::from_utf8).collect();
+        Some(Self { words: words.ok()? })
     }
 
     /// Sets a key of the last option of one of these names that is wanted, in the form it is written in; whether there is one.
@@ -143,13 +172,22 @@ fn in_list(word: &str, key: &str, value: Option<&str>) -> String {
     parts.join(",")
 }
 
-/// A word as a shell takes it.
+/// A word as a shell takes it. What cannot be shown in a line is written by its number, as shells have it since POSIX 2024.
 pub fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:,=@%+-".contains(&byte);
-    match !word.is_empty() && word.bytes().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
     }
+    if visible(word) == word {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    let bytes = word.bytes().map(|byte| match byte {
+        b' ' => " ".into(),
+        // Three digits: the next one would be taken for a part of it.
+        byte if plain(byte) => char::from(byte).to_string(),
+        byte => format!("\\{byte:03o}"),
+    });
+    format!("$'{}'", bytes.collect::<String>())
 }
 
 #[cfg(test)]
@@ -180,6 +218,24 @@ mod tests {
         edit.remove("nodefaults");
         edit.remove("append");
         assert!(edit.line().starts_with("qemu -chardev") && !edit.line().contains("append"));
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        for words in [vec!["qemu", "a 'b'", "", "é;$x"], vec!["one"]] {
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            let edit = Edit::new(&words);
+            assert_eq!(Edit::read(&edit.line()), Some(edit));
+        }
+        for other in ["# a comment", "'open", r"$'a\012'", r"a\"] {
+            assert_eq!(Edit::read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn no_word_ends_its_line() {
+        assert_eq!(quoted("a;b"), "'a;b'");
+        assert_eq!(quoted("a\nb'\u{1b}"), r"$'a\012b\047\033'");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Host {
     pub nft: Option<String>,
     /// What else restricts programs and is at work: `SELinux`, `AppArmor`.
     pub guards: Vec<String>,
+    /// What they denied of late to machines that they confine: lines of the kernel's log or of auditd's.
+    pub denials: Vec<String>,
 }
 
 /// Huge pages of a NUMA node.

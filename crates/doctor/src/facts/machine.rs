@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::VirtioNic;
+
 /// One virtual machine, or a command that is to start one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,8 +42,28 @@ pub struct Machine {
     pub passthrough: Vec<Passed>,
     /// Size in KiB of the pages of directories that its memory comes from (`mem-path`), where these are huge.
     pub huge_paths: BTreeMap<PathBuf, u64>,
+    /// What AppArmor or SELinux takes it for: a profile and how it is used, or a label.
+    pub confined: Option<String>,
+    /// For how many seconds it has run.
+    pub age: Option<u64>,
+    /// What its monitor says it does: `running`, `paused`, `prelaunch`.
+    pub state: Option<String>,
+    /// Its virtio NICs, as its monitor describes them.
+    pub virtio: Vec<VirtioNic>,
+    /// Why its monitor was not asked about them.
+    pub unasked: Option<String>,
     /// What it, or whoever started it, wrote: the last lines.
     pub messages: Vec<String>,
+}
+
+impl Machine {
+    /// AppArmor or SELinux keeps it from what libvirt did not foresee.
+    pub fn is_confined(&self) -> bool {
+        let label = self.confined.as_deref().unwrap_or_default();
+        label.ends_with(" (enforce)")
+            || label.contains(":svirt_t:")
+            || label.contains(":svirt_tcg_t:")
+    }
 }
 
 /// Who started a machine.

@@ -1,11 +1,12 @@
 //! Firewalls of others, through which frames of machines pass.
 
-use ringway_host::nft::rules::Judge;
+use ringway_host::nft::rules::{Chain, Judge};
 
 use super::{
     Chapter, Fault,
     scene::{Place, places},
 };
+use crate::command::quoted;
 
 pub(super) const CHAPTER: Chapter = Chapter {
     title: "Firewalls",
@@ -89,11 +90,14 @@ const BRIDGED: Fault = Fault {
                     ));
                 }
                 if bridge.nf_call_iptables {
-                    cure.push(format!("ip link set {name} type bridge nf_call_iptables 0"));
+                    cure.push(format!(
+                        "ip link set {} type bridge nf_call_iptables 0",
+                        quoted(name)
+                    ));
                 }
-                let place_of = judge.place();
+                let (chain, link) = (written(judge.place()), quoted(name));
                 cure.push(format!(
-                    "# or, where bridges shall be filtered: nft insert rule {place_of} iifname {name} oifname {name} counter accept"
+                    "# or, where bridges shall be filtered: nft insert rule {chain} iifname {link} oifname {link} counter accept"
                 ));
                 signs.push(place.sign(place.link, what, cure));
             }
@@ -118,7 +122,7 @@ fn chain(judge: &Judge) -> String {
 
 /// Commands that let a link's packets pass both ways, in the words of whose firewall it is, where that would put back its own.
 fn opening(judge: &Judge, link: &str) -> Vec<String> {
-    let place = judge.place();
+    let (place, link) = (judge.place(), quoted(link));
     if place.name == "ufw-user-forward" {
         return vec![
             format!("ufw route allow in on {link}"),
@@ -131,10 +135,18 @@ fn opening(judge: &Judge, link: &str) -> Vec<String> {
             "firewall-cmd --reload".into(),
         ];
     }
+    let place = written(place);
     let rule = |side: &str| format!("nft insert rule {place} {side} {link} counter accept");
     vec![
         rule("iifname"),
         rule("oifname"),
         "# to keep it, tell it to what made this chain; networks of Ringway's daemon: foreign_firewall = \"open\" in its settings".into(),
     ]
+}
+
+/// A chain as a shell takes it.
+fn written(chain: &Chain) -> String {
+    [&chain.family, &chain.table, &chain.name]
+        .map(|word| quoted(word))
+        .join(" ")
 }

@@ -9,7 +9,7 @@ use crate::{
 
 pub(super) const CHAPTER: Chapter = Chapter {
     title: "The host",
-    faults: &[KVM, TCG, TUN, VHOST_NET],
+    faults: &[KVM, TCG, TUN, VHOST_NET, NFT],
 };
 
 const KVM: Fault = Fault {
@@ -155,6 +155,26 @@ const VHOST_NET: Fault = Fault {
     },
 };
 
+const NFT: Fault = Fault {
+    name: "nft-missing",
+    seen: &["cannot run nft: install the package nftables"],
+    cause: "Ringway's daemon has the kernel translate and judge packets of networks with a way out (`nat`, `routed`) by nft, and there \
+        is none.",
+    why: "machines in such networks reach nothing beyond the host, or the networks cannot be made at all",
+    cure: &["apt-get install nftables"],
+    judge: |facts| {
+        let none = facts.host.nft.as_deref() == Some("");
+        let daemon = facts.daemons.first().filter(|_| none);
+        let sign = daemon.map(|pid| Sign {
+            machine: None,
+            subject: "nft".into(),
+            what: format!("there is no nft, and Ringway's daemon (process {pid}) needs it for networks with a way out"),
+            cure: vec!["apt-get install nftables    # or dnf, pacman, zypper, apk".into()],
+        });
+        sign.into_iter().collect()
+    },
+};
+
 /// Those that have a command line, with it.
 fn real_machines(facts: &Facts) -> impl Iterator<Item = (&Machine, Command)> {
     let machines = facts.machines.iter().filter(|it| !it.command.is_empty());
@@ -256,6 +276,19 @@ fn kvm_trouble(host: &Host, machine: &Machine) -> Option<(String, Vec<String>)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nft_is_missed_where_a_daemon_needs_it_alone() {
+        let mut facts = Facts::default();
+        facts.host.nft = Some(String::new());
+        assert!(crate::judge(&facts).is_empty());
+        facts.daemons = vec![7];
+        let [found] = crate::judge(&facts).try_into().unwrap();
+        assert_eq!((found.fault, found.machine), ("nft-missing", None));
+        // Nobody looked.
+        facts.host.nft = None;
+        assert!(crate::judge(&facts).is_empty());
+    }
 
     /// KVM that boots is not to be had on every machine that runs tests.
     #[test]

@@ -3,6 +3,7 @@
 //! A chapter is a file. A fault that is in the table is in docs/TROUBLESHOOTING.md, and the other way round.
 
 mod device;
+mod driver;
 mod firewall;
 mod guest;
 mod host;
@@ -28,6 +29,7 @@ pub const TABLE: &[Chapter] = &[
     socket::CHAPTER,
     device::CHAPTER,
     queues::CHAPTER,
+    driver::CHAPTER,
     guest::CHAPTER,
     qemu::CHAPTER,
     host::CHAPTER,

@@ -8,6 +8,7 @@ use super::{
     scene::places,
     user::{cards, restart},
 };
+use crate::command::quoted;
 
 pub(super) const CHAPTER: Chapter = Chapter {
     title: "Offloads",
@@ -37,7 +38,7 @@ const OFF: Fault = Fault {
                 said.push(here);
                 let what = format!("{} has {} switched off", link.name, lost.join(", "));
                 let on: String = lost.iter().map(|name| format!(" {name} on")).collect();
-                let cure = vec![format!("ethtool -K {}{on}", link.name)];
+                let cure = vec![format!("ethtool -K {}{on}", quoted(&link.name))];
                 signs.push(place.sign(link, what, cure));
             }
         }

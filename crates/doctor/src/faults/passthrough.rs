@@ -3,6 +3,7 @@
 use super::{Chapter, Fault, Sign};
 use crate::{
     Facts,
+    command::quoted,
     facts::{Machine, Passed},
 };
 
@@ -135,10 +136,11 @@ fn bind(facts: &Facts, devices: &[&Passed]) -> Vec<String> {
     }
     for device in devices {
         let address = &device.address;
-        let folder = format!("/sys/bus/pci/devices/{address}");
-        cure.push(format!("echo vfio-pci > {folder}/driver_override"));
+        let file = |name: &str| quoted(&format!("/sys/bus/pci/devices/{address}/{name}"));
+        let address = quoted(address);
+        cure.push(format!("echo vfio-pci > {}", file("driver_override")));
         if device.driver.is_some() {
-            cure.push(format!("echo {address} > {folder}/driver/unbind"));
+            cure.push(format!("echo {address} > {}", file("driver/unbind")));
         }
         cure.push(format!("echo {address} > /sys/bus/pci/drivers_probe"));
     }

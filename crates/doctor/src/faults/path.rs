@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Facts,
-    command::Command,
+    command::{Command, quoted},
     facts::{Machine, Network},
 };
 
@@ -42,7 +42,7 @@ const LOOSE: Fault = Fault {
                 cure.extend(join(seat.network, name));
             }
             if !link.up {
-                cure.push(format!("ip link set {name} up"));
+                cure.push(format!("ip link set {} up", quoted(name)));
             }
             let what = format!("{name} {}", wrong.join(", and "));
             (!wrong.is_empty()).then(|| seat.sign(what, cure))
@@ -81,7 +81,7 @@ const MACVTAP: Fault = Fault {
             let mut cure = Vec::new();
             if mode != "bridge" {
                 let change = "type macvtap mode bridge";
-                cure.push(format!("ip link set {} {change}", seat.link.name));
+                cure.push(format!("ip link set {} {change}", quoted(&seat.link.name)));
             }
             cure.extend(beside_macvtap(seat.network, lower));
             let what = format!(
@@ -148,6 +148,7 @@ const STP: Fault = Fault {
                 continue;
             }
             let name = &place.link.name;
+            let set = format!("ip link set {} type bridge", quoted(name));
             let waits = |link: &&Surveyed| {
                 matches!(link.port, Some(PortState::Listening | PortState::Learning))
             };
@@ -162,15 +163,14 @@ const STP: Fault = Fault {
             let mut cure = Vec::new();
             // With one way on there can be no loop.
             if place.ways_on().len() < 2 {
-                cure.push(format!("ip link set {name} type bridge stp_state 0"));
+                cure.push(format!("{set} stp_state 0"));
                 // Those that wait would go on to.
-                let forward =
-                    |port: &&Surveyed| format!("bridge link set dev {} state 3", port.name);
+                let forward = |port: &&Surveyed| {
+                    format!("bridge link set dev {} state 3", quoted(&port.name))
+                };
                 cure.extend(waiting.iter().map(forward));
             } else {
-                cure.push(format!(
-                    "ip link set {name} type bridge forward_delay {LEAST}"
-                ));
+                cure.push(format!("{set} forward_delay {LEAST}"));
             }
             signs.push(place.sign(place.link, what, cure));
         }
@@ -242,7 +242,9 @@ const STRICT: Fault = Fault {
                 .network
                 .link_by_index(other)
                 .map_or("another link", |it| &it.name);
-            let setting = format!("net.ipv4.conf.{name}.rp_filter=2");
+            // Dots part the words of a setting, and names of VLANs have some: those are written as slashes (sysctl.8).
+            let word = name.replace('.', "/");
+            let setting = quoted(&format!("net.ipv4.conf.{word}.rp_filter=2"));
             let what = format!(
                 "{name} takes only packets whose answer leaves by it (rp_filter is 1), and answers to {subnet} leave by {other}"
             );
@@ -267,8 +269,8 @@ fn answers_leave(network: &Network, subnet: Ipv4Net) -> Option<u32> {
 
 /// Commands after which the host has its address on a macvlan beside the macvtap, where the two hear each other.
 fn beside_macvtap(network: &Network, lower: &Surveyed) -> Vec<String> {
-    let lower_name = &lower.name;
-    let name: String = format!("mv-{lower_name}").chars().take(15).collect();
+    let name: String = format!("mv-{}", lower.name).chars().take(15).collect();
+    let (lower_name, name) = (quoted(&lower.name), quoted(&name));
     let mut cure = vec![format!(
         "ip link add link {lower_name} name {name} type macvlan mode bridge"
     )];
@@ -303,7 +305,7 @@ fn wanted_mtu(place: &Place<'_>, ports: &[&Surveyed]) -> Option<u32> {
 }
 
 fn set_mtu(link: &str, mtu: u32) -> String {
-    format!("ip link set {link} mtu {mtu}")
+    format!("ip link set {} mtu {mtu}", quoted(link))
 }
 
 /// Guests that are told a larger MTU (`host_mtu`) than their tap has.
@@ -340,7 +342,11 @@ fn guests_mtu(facts: &Facts) -> Vec<Sign> {
 /// The command that puts a tap into the bridge it most likely belongs to.
 pub(super) fn join(network: &Network, tap: &str) -> Vec<String> {
     if let Some(bridge) = network.only_bridge() {
-        return vec![format!("ip link set {tap} master {}", bridge.name)];
+        return vec![format!(
+            "ip link set {} master {}",
+            quoted(tap),
+            quoted(&bridge.name)
+        )];
     }
     let is_bridge = |kind: &Kind| matches!(kind, Kind::Bridge(_));
     let bridges: Vec<&str> = network

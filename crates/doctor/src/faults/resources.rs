@@ -125,7 +125,7 @@ fn short_of_pages(host: &Host, machine: &Machine) -> Vec<Sign> {
     let signs = objects.filter_map(|object| {
         let size = page_size(host, machine, object)?;
         let bytes = bytes(object.get("size")?, 1)?;
-        let wanted = bytes.div_ceil(size * 1024);
+        let wanted = bytes.div_ceil(size.checked_mul(1024)?);
         let node = match object.get("policy") {
             Some("bind") => object
                 .get("host-nodes")
@@ -139,22 +139,21 @@ fn short_of_pages(host: &Host, machine: &Machine) -> Vec<Sign> {
         let first = pages().next()?;
         let taken = taken.entry((size, node)).or_default();
         let free = pages()
-            .map(|it| it.free)
-            .sum::<u64>()
+            .fold(0_u64, |sum, it| sum.saturating_add(it.free))
             .saturating_sub(*taken);
-        *taken += wanted;
+        *taken = taken.saturating_add(wanted);
         if free >= wanted {
             return None;
         }
         let id = object.get("id").unwrap_or("memory");
         let place = node.map_or(String::new(), |node| format!(" on NUMA node {node}"));
-        let count = first.total + wanted - free;
+        let count = first.total.saturating_add(wanted - free);
         let folder = format!(
             "/sys/devices/system/node/node{}/hugepages/hugepages-{size}kB",
             first.node
         );
         let all = host.huge_pages.iter().filter(|it| it.size == size);
-        let sum: u64 = all.map(|it| it.total).sum::<u64>() + wanted - free;
+        let sum = all.fold(wanted - free, |sum, it| sum.saturating_add(it.total));
         let mut cure = vec![format!("echo {count} > {folder}/nr_hugepages")];
         cure.push(match host.huge_page_size == Some(size) {
             true => format!(

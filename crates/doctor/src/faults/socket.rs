@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) const CHAPTER: Chapter = Chapter {
     title: "vhost-user: the socket",
-    faults: &[ROLES, MISSING, STALE, DENIED, RECONNECT],
+    faults: &[ROLES, MISSING, STALE, DENIED, GUARDED, RECONNECT],
 };
 
 const XML: &str = "<source type='unix' path='SOCKET' mode='client'><reconnect enabled='yes' timeout='1'/></source>";
@@ -98,9 +98,8 @@ const MISSING: Fault = Fault {
                 cure,
             ))
         });
-        let mut signs: Vec<Sign> = seen.collect();
-        signs.extend(told(facts, "No such file or directory"));
-        signs
+        seen.chain(told(facts, "No such file or directory"))
+            .collect()
     },
 };
 
@@ -122,9 +121,7 @@ const STALE: Fault = Fault {
                 )
             })
         });
-        let mut signs: Vec<Sign> = seen.collect();
-        signs.extend(told(facts, "Connection refused"));
-        signs
+        seen.chain(told(facts, "Connection refused")).collect()
     },
 };
 
@@ -162,6 +159,16 @@ const DENIED: Fault = Fault {
                 cure.push(format!("chmod g+rw {path}"));
                 closed.push(card.path());
             }
+            if let Some(label) = card
+                .machine
+                .confined
+                .as_ref()
+                .filter(|_| card.machine.is_confined())
+            {
+                cure.push(format!(
+                    "# and {label} confines this QEMU: that has to let it pass, too"
+                ));
+            }
             (!closed.is_empty()).then(|| {
                 card.sign(
                     format!(
@@ -173,11 +180,72 @@ const DENIED: Fault = Fault {
                 )
             })
         });
-        let mut signs: Vec<Sign> = seen.collect();
-        signs.extend(told(facts, "Permission denied"));
-        signs
+        seen.chain(told(facts, "Permission denied")).collect()
     },
 };
+
+const GUARDED: Fault = Fault {
+    name: "vhost-user-socket-guarded",
+    seen: &[
+        "Failed to connect to 'SOCKET': Permission denied, though the modes of socket and folders let QEMU pass",
+        "apparmor=\"DENIED\" operation=\"connect\" profile=\"libvirt-...\" name=\"SOCKET\"",
+        "avc:  denied  { connectto } for comm=\"qemu-kvm\" path=\"SOCKET\" scontext=...:svirt_t:... tclass=unix_stream_socket",
+    ],
+    cause: "libvirt confines its machines by AppArmor or SELinux to files that it knows of, and the socket, or the program behind it, \
+        is not among those.",
+    why: "QEMU does not start, or has no switch, though every mode is right",
+    cure: &[
+        "echo '\"SOCKET\" rw,' >> /etc/apparmor.d/local/abstractions/libvirt-qemu",
+        "ausearch -m avc -c qemu-kvm | audit2allow -M ringway-qemu && semodule -i ringway-qemu.pp",
+    ],
+    judge: |facts| {
+        let signs = meeting(facts).filter_map(|(card, socket)| {
+            let machine = card.machine;
+            let label = machine.confined.as_ref().filter(|_| machine.is_confined())?;
+            if socket.connected == Some(true) || socket.is_socket != Some(true) {
+                return None;
+            }
+            // What a mode forbids is the modes' fault.
+            let open = machine.user == 0
+                || (shut(machine, socket).next().is_none()
+                    && may(machine, socket.mode, socket.owner, socket.group, 2));
+            let path = card.path();
+            let refused = said(machine, &[&format!("Failed to connect to '{path}'"), "Permission denied"]);
+            let resolved = socket.resolved.display().to_string();
+            let denied = facts.host.denials.iter().any(|line| denies(line, label, &resolved));
+            if !open || !(refused.is_some() || denied) {
+                return None;
+            }
+            let cure = match label.ends_with(" (enforce)") {
+                true => vec![
+                    format!(
+                        "echo {} >> /etc/apparmor.d/local/abstractions/libvirt-qemu",
+                        quoted(&format!("\"{resolved}\" rw,"))
+                    ),
+                    format!("# then start {} again, which loads its profile anew", machine.name),
+                ],
+                false => vec![
+                    "ausearch -m avc --start recent | audit2allow -M ringway-qemu".into(),
+                    "semodule -i ringway-qemu.pp    # lets QEMU connect to what was denied to it of late: see ringway-qemu.te".into(),
+                ],
+            };
+            Some(card.sign(
+                format!("{label} keeps QEMU from {path}, which its modes would let it have"),
+                cure,
+            ))
+        });
+        signs.collect()
+    },
+};
+
+/// Whether a line of the kernel's or auditd's says that who bears this label was kept from a path.
+fn denies(line: &str, label: &str, path: &str) -> bool {
+    let has = |key: &str, value: &str| line.contains(&format!("{key}=\"{value}\""));
+    match label.strip_suffix(" (enforce)") {
+        Some(profile) => has("profile", profile) && has("name", path),
+        None => line.contains(&format!("scontext={label}")) && has("path", path),
+    }
+}
 
 const RECONNECT: Fault = Fault {
     name: "vhost-user-no-reconnect",
@@ -226,33 +294,30 @@ fn meeting(facts: &Facts) -> impl Iterator<Item = (Card<'_>, &Socket)> {
 }
 
 /// What QEMU said of sockets that nothing else is known about.
-fn told(facts: &Facts, why: &str) -> Vec<Sign> {
+fn told(facts: &Facts, why: &str) -> impl Iterator<Item = Sign> {
     let machines = facts.machines.iter().filter(|it| it.sockets.is_empty());
-    machines
-        .filter_map(|machine| {
-            let line = said(machine, &["Failed to connect to '", why])?;
-            let path = line.split('\'').nth(1)?;
-            Some(Sign {
-                machine: Some(machine.name.clone()),
-                subject: format!("socket {path}"),
-                what: format!("QEMU could not connect to {path}: {}", why.to_lowercase()),
-                cure: match why {
-                    "Permission denied" => vec![
-                        format!(
-                            "# as the group that QEMU runs with: chgrp GROUP {}",
-                            quoted(path)
-                        ),
-                        format!("chmod g+rw {}", quoted(path)),
-                    ],
-                    _ => vec![
-                        "# start the switch that listens there; one of ours in the foreground:"
-                            .into(),
-                        our_switch(path.as_ref(), 1, false),
-                    ],
-                },
-            })
+    machines.filter_map(move |machine| {
+        let line = said(machine, &["Failed to connect to '", why])?;
+        let path = line.split('\'').nth(1)?;
+        Some(Sign {
+            machine: Some(machine.name.clone()),
+            subject: format!("socket {path}"),
+            what: format!("QEMU could not connect to {path}: {}", why.to_lowercase()),
+            cure: match why {
+                "Permission denied" => vec![
+                    format!(
+                        "# as the group that QEMU runs with: chgrp GROUP {}",
+                        quoted(path)
+                    ),
+                    format!("chmod g+rw {}", quoted(path)),
+                ],
+                _ => vec![
+                    "# start the switch that listens there; one of ours in the foreground:".into(),
+                    our_switch(path.as_ref(), 1, false),
+                ],
+            },
         })
-        .collect()
+    })
 }
 
 fn serve(card: &Card<'_>) -> Vec<String> {
@@ -277,4 +342,98 @@ fn may(machine: &Machine, mode: u32, owner: u32, group: u32, right: u32) -> bool
         _ => 0,
     };
     mode >> shift & right != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/srv/odd/web.sock";
+
+    /// A machine of libvirt at a socket that everybody may write to.
+    fn facts(label: &str, messages: &[&str], denials: &[&str]) -> Facts {
+        let line = format!(
+            "qemu-system-x86_64 -M q35,memory-backend=m -object memory-backend-memfd,id=m,size=1G,share=on -chardev socket,id=c,path={PATH},reconnect-ms=1000 \
+             -netdev vhost-user,id=n,chardev=c -device virtio-net-pci,netdev=n"
+        );
+        let list = |lines: &[&str]| lines.iter().map(|it| (*it).to_owned()).collect();
+        let mut facts = Facts::default();
+        facts.host.denials = list(denials);
+        facts.host.kvm.present = true;
+        facts.host.kvm.mode = 0o666;
+        facts.machines.push(Machine {
+            name: "web".into(),
+            origin: Origin::Libvirt,
+            pid: Some(7),
+            user: 64055,
+            command: line.split_whitespace().map(str::to_owned).collect(),
+            confined: Some(label.into()),
+            messages: list(messages),
+            sockets: vec![Socket {
+                path: PATH.into(),
+                resolved: PATH.into(),
+                is_socket: Some(true),
+                mode: 0o777,
+                alive: Some(true),
+                connected: Some(false),
+                ..Socket::default()
+            }],
+            ..Machine::default()
+        });
+        facts
+    }
+
+    fn found(facts: &Facts) -> Vec<(&'static str, String)> {
+        let found = crate::judge(facts).into_iter();
+        found.map(|it| (it.fault, it.cure.join("\n"))).collect()
+    }
+
+    const REFUSED: &str = "Failed to connect to '/srv/odd/web.sock': Permission denied";
+    const PROFILE: &str = "libvirt-8f0a (enforce)";
+
+    #[test]
+    fn apparmor_is_named_where_it_is_proven() {
+        let denied = "6,1,2,-;audit: type=1400 apparmor=\"DENIED\" operation=\"connect\" profile=\"libvirt-8f0a\" name=\"/srv/odd/web.sock\" pid=7";
+        for facts in [
+            facts(PROFILE, &[REFUSED], &[]),
+            facts(PROFILE, &[], &[denied]),
+        ] {
+            let [(fault, cure)] = found(&facts).try_into().unwrap();
+            assert_eq!(fault, "vhost-user-socket-guarded");
+            assert!(
+                cure.starts_with("echo '\"/srv/odd/web.sock\" rw,' >> /etc/apparmor.d/"),
+                "{cure}"
+            );
+        }
+        // Another's profile, or none at work, or nobody was refused.
+        let other = denied.replace("8f0a", "77");
+        assert!(found(&facts(PROFILE, &[], &[&other])).is_empty());
+        assert!(found(&facts("libvirt-8f0a (complain)", &[REFUSED], &[denied])).is_empty());
+        assert!(found(&facts(PROFILE, &[], &[])).is_empty());
+    }
+
+    #[test]
+    fn selinux_is_named_where_it_is_proven() {
+        let label = "system_u:system_r:svirt_t:s0:c1,c2";
+        let denied = format!(
+            "type=AVC msg=audit(1:2): avc:  denied  {{ connectto }} for pid=7 comm=\"qemu-kvm\" path=\"{PATH}\" scontext={label} \
+             tcontext=unconfined_u:unconfined_r:unconfined_t:s0 tclass=unix_stream_socket permissive=0"
+        );
+        let [(fault, cure)] = found(&facts(label, &[], &[&denied])).try_into().unwrap();
+        assert_eq!(fault, "vhost-user-socket-guarded");
+        assert!(cure.contains("audit2allow"), "{cure}");
+        assert!(found(&facts(label, &[], &[])).is_empty());
+    }
+
+    #[test]
+    fn what_a_mode_forbids_is_not_put_down_to_a_guard() {
+        let mut facts = facts(PROFILE, &[REFUSED], &[]);
+        facts.machines[0].sockets[0].mode = 0o700;
+        let [(fault, cure)] = found(&facts).try_into().unwrap();
+        assert_eq!(fault, "vhost-user-socket-denied");
+        assert!(
+            cure.contains("# and libvirt-8f0a (enforce) confines"),
+            "{cure}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use super::{
     Chapter, Fault, Sign,
     scene::{Named, named_taps},
 };
-use crate::{Facts, facts::Machine};
+use crate::{Facts, command::quoted, facts::Machine};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     title: "Taps",
@@ -170,7 +170,7 @@ const MISSING: Fault = Fault {
             );
             let mut cure = vec![add(&named, named.nic.queues() > 1)];
             cure.extend(super::path::join(named.network, &named.name));
-            cure.push(format!("ip link set {} up", named.name));
+            cure.push(format!("ip link set {} up", quoted(&named.name)));
             Some(named.sign(what, cure))
         });
         signs.collect()
@@ -201,7 +201,7 @@ fn kind_of(kind: &Kind) -> String {
 /// The command that makes a tap which its machine may open.
 fn add(named: &Named<'_>, several: bool) -> String {
     let flag = if several { " multi_queue" } else { "" };
-    let mut add = format!("ip tuntap add dev {} mode tap{flag}", named.name);
+    let mut add = format!("ip tuntap add dev {} mode tap{flag}", quoted(&named.name));
     let kind = named.link().map(|link| &link.kind);
     match kind {
         Some(Kind::Tap(tap)) if may_open(tap, named.machine) => {
@@ -220,16 +220,19 @@ fn add(named: &Named<'_>, several: bool) -> String {
 
 /// Commands that make a tap again, where it was and as it was but for what is wrong.
 pub(super) fn remake(named: &Named<'_>, several: bool) -> Vec<String> {
-    let name = &named.name;
+    let name = quoted(&named.name);
     let mut commands = vec![format!("ip link delete {name}"), add(named, several)];
     let Some(link) = named.link() else {
         return commands;
     };
     match named.network.master(link) {
-        Some(bridge) => commands.push(format!("ip link set {name} master {}", bridge.name)),
+        Some(bridge) => commands.push(format!(
+            "ip link set {name} master {}",
+            quoted(&bridge.name)
+        )),
         // A tun is in no bridge; a tap that has neither that nor an address is of no use.
         None if link.addresses.is_empty() => {
-            commands.extend(super::path::join(named.network, name));
+            commands.extend(super::path::join(named.network, &named.name));
         }
         None => {}
     }

@@ -6,7 +6,7 @@ use super::Sign;
 use crate::{
     Facts,
     command::{Command, Edit, Nic, quoted},
-    facts::{Machine, Origin, Socket, SwitchPort},
+    facts::{Machine, Origin, Socket, SwitchPort, VirtioNic},
 };
 
 /// A NIC of a machine.
@@ -52,6 +52,19 @@ pub(super) fn cards_of<'a>(facts: &'a Facts, machine: &'a Machine) -> Vec<Card<'
 /// Those at vhost-user sockets.
 pub(super) fn vhost_user(facts: &Facts) -> impl Iterator<Item = Card<'_>> {
     cards(facts).filter(|card| card.nic.backend() == "vhost-user")
+}
+
+impl<'a> Card<'a> {
+    /// What the monitor says of it. One that `-nic` made has a name that is not in the command line.
+    pub(super) fn virtio(&self) -> Option<&'a VirtioNic> {
+        let all = &self.machine.virtio;
+        let named = all.iter().find(|it| it.netdev == self.nic.id);
+        let only = || {
+            all.first()
+                .filter(|_| all.len() == 1 && self.command.nics().len() == 1)
+        };
+        named.or_else(only)
+    }
 }
 
 impl Card<'_> {

@@ -14,6 +14,7 @@ use ringway_vmm::{
     accel::{Accel, choose},
 };
 
+use super::guards;
 use crate::facts::{Device, Host, HugePages, Machine};
 
 /// What it has, and what matters to these machines.
@@ -32,7 +33,8 @@ pub(super) fn host(machines: &[Machine]) -> Host {
         huge_pages: huge_pages(),
         huge_page_size: huge_page_size(),
         nft: Some(nft::version().unwrap_or_default()),
-        guards: guards(),
+        guards: guards::guards(),
+        denials: guards::denials(machines),
         kvm_boots: boots(&kvm, machines),
         kvm,
         kernel,
@@ -118,16 +120,4 @@ fn huge_pages() -> Vec<HugePages> {
     }
     found.sort_by_key(|it| (it.size, it.node));
     found
-}
-
-fn guards() -> Vec<String> {
-    let is = |path: &str, value: &str| read(path).as_deref() == Some(value);
-    let mut guards = Vec::new();
-    if is("/sys/fs/selinux/enforce", "1") {
-        guards.push("SELinux".into());
-    }
-    if is("/sys/module/apparmor/parameters/enabled", "Y") {
-        guards.push("AppArmor".into());
-    }
-    guards
 }

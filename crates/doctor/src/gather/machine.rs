@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process;
+use rustix::{param::clock_ticks_per_second, process};
 
 use super::{
-    devices,
+    devices, guards,
     network::{namespace, tap},
     words,
 };
@@ -53,6 +53,8 @@ pub(super) fn of_process(pid: i32) -> Option<Machine> {
         descriptor_limit_hard: file_limit(&limits, 1),
         threads: threads(&proc),
         namespace: namespace(pid),
+        age: age(&proc),
+        confined: guards::label(&proc),
         passthrough: devices::passed(&command),
         huge_paths: devices::huge_paths(&command),
         command,
@@ -115,6 +117,17 @@ fn capable(status: &str) -> bool {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let mask = line.and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
     mask.is_some_and(|mask| mask & (1 << 12) != 0)
+}
+
+/// Seconds since a process began: field 22 of `stat`, in ticks since the host booted.
+fn age(proc: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(proc.join("stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let began: u64 = rest.split_whitespace().nth(19)?.parse().ok()?;
+    let up = fs::read_to_string("/proc/uptime").ok()?;
+    let up: u64 = up.split('.').next()?.parse().ok()?;
+    Some(up.saturating_sub(began / clock_ticks_per_second().max(1)))
 }
 
 /// The soft limit, or the hard one after it.

@@ -106,7 +106,10 @@ fn ours(machine: &Machine) -> Option<Folder> {
 
 fn last_lines(mut file: File) -> io::Result<Vec<String>> {
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+    // What is no file has no length, and cannot be skipped.
+    if length > BYTES {
+        file.seek(SeekFrom::Start(length - BYTES))?;
+    }
     let mut bytes = Vec::new();
     file.take(BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -1,15 +1,17 @@
 //! Looks at a host and its machines. Whatever cannot be seen is left out, and said.
 
 mod devices;
+mod guards;
 mod host;
 mod machine;
 mod messages;
+mod monitor;
 mod network;
 mod sockets;
 mod switches;
 mod version;
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::ErrorKind, path::PathBuf};
 
 use crate::Facts;
 
@@ -41,11 +43,13 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         Which::Process(pid) => machine::of_process(*pid).into_iter().collect(),
         Which::Command(words) => vec![machine::of_command(words)],
     };
+    closed(&mut facts);
     for machine in &mut facts.machines {
         messages::own(machine, &mut facts.unseen);
     }
     messages::given(&mut facts, logs);
     facts.host = host::host(&facts.machines);
+    facts.daemons = switches::daemons();
     network::networks(&mut facts);
     facts.holders = network::holders();
     if !facts.machines.is_empty() {
@@ -53,10 +57,26 @@ pub fn gather(which: &Which, logs: &[PathBuf]) -> Facts {
         for machine in &mut facts.machines {
             machine.sockets = table.of_machine(machine);
             machine.version = version::of(machine);
+            monitor::ask(machine, &table, &mut facts.unseen);
         }
         facts.switches = switches::switches(&mut facts.unseen);
     }
     facts
+}
+
+/// Notes the machines whose files nobody but root and their own user may look at: without them, much is not found.
+fn closed(facts: &mut Facts) {
+    let closed = facts.machines.iter().filter(|it| {
+        let files = it.pid.map(|pid| fs::read_dir(format!("/proc/{pid}/fd")));
+        files.is_some_and(|it| it.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied))
+    });
+    let names: Vec<&str> = closed.map(|it| it.name.as_str()).collect();
+    if !names.is_empty() {
+        facts.unseen.push(format!(
+            "the taps, sockets, monitor and messages of {}: run doctor as root, or as the user that runs it",
+            names.join(", ")
+        ));
+    }
 }
 
 /// All processes.

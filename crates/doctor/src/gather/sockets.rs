@@ -29,6 +29,29 @@ struct Entry {
     connected: bool,
 }
 
+/// What is known of a path.
+#[derive(Default)]
+pub(super) struct State {
+    listening: BTreeSet<u64>,
+    pub(super) connected: bool,
+}
+
+impl State {
+    /// Whether a process has the socket that listens.
+    pub(super) fn is_of(&self, pid: i32) -> bool {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        entries.flatten().any(|entry| {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let inode = target
+                .to_str()
+                .and_then(|it| it.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            inode.is_some_and(|inode| self.listening.contains(&inode))
+        })
+    }
+}
+
 impl Table {
     pub(super) fn read() -> Self {
         let mut seen = BTreeSet::new();
@@ -48,18 +71,27 @@ impl Table {
 
     /// The sockets that a machine's NICs are at.
     pub(super) fn of_machine(&self, machine: &Machine) -> Vec<Socket> {
-        let place = match machine.pid {
-            Some(pid) => Path::new("/proc").join(pid.to_string()),
-            None => PathBuf::from("/proc/self"),
-        };
-        // What a path means in another mount namespace is not known here.
-        if fs::read_link(place.join("ns/mnt")).ok() != fs::read_link("/proc/self/ns/mnt").ok() {
+        let Some(folder) = home(machine) else {
             return Vec::new();
-        }
-        let folder = fs::read_link(place.join("cwd")).unwrap_or_default();
+        };
         let nics = Command::parse(&machine.command).nics();
         let paths = nics.iter().filter_map(crate::command::Nic::socket);
         paths.map(|path| self.socket(&folder, path)).collect()
+    }
+
+    /// Who has the socket at a path.
+    pub(super) fn state(&self, folder: &Path, path: &Path) -> State {
+        let resolved = resolve(folder, path);
+        let same = |it: &Path| it == path || resolve(folder, it) == resolved;
+        let mut state = State::default();
+        for entry in self.entries.iter().filter(|entry| same(&entry.path)) {
+            // The end that was accepted bears the path.
+            state.connected |= entry.connected;
+            if entry.listens {
+                state.listening.insert(entry.inode);
+            }
+        }
+        state
     }
 
     fn socket(&self, folder: &Path, path: PathBuf) -> Socket {
@@ -75,22 +107,15 @@ impl Table {
             socket.group = metadata.gid();
             socket.alive = alive(&resolved);
         }
-        let of_path = || {
-            self.entries
-                .iter()
-                .filter(|entry| entry.path == path || resolve(folder, &entry.path) == resolved)
-        };
-        let listening: BTreeSet<u64> = of_path()
-            .filter(|entry| entry.listens)
-            .map(|entry| entry.inode)
-            .collect();
-        if !listening.is_empty() {
-            socket.listeners = holders(&listening);
+        let state = self.state(folder, &path);
+        let listened = !state.listening.is_empty();
+        if listened {
+            let pids = super::processes().into_iter();
+            socket.listeners = pids.filter(|pid| state.is_of(*pid)).collect();
         }
-        // The end that was accepted bears the path. Where the listener is not seen, it need not be seen either.
-        let connected = of_path().any(|entry| entry.connected);
-        if connected || !listening.is_empty() || socket.alive == Some(false) {
-            socket.connected = Some(connected);
+        // Where the listener is not seen, who was accepted need not be seen either.
+        if state.connected || listened || socket.alive == Some(false) {
+            socket.connected = Some(state.connected);
         }
         socket.path = path;
         socket.resolved = resolved;
@@ -118,21 +143,15 @@ fn entry(line: &str) -> Option<Entry> {
     })
 }
 
-/// Processes that have one of these sockets open.
-fn holders(inodes: &BTreeSet<u64>) -> Vec<i32> {
-    let has = |pid: &i32| {
-        let entries = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten();
-        entries.flatten().any(|entry| {
-            let target = fs::read_link(entry.path()).unwrap_or_default();
-            let inode = target
-                .to_str()
-                .and_then(|it| it.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            inode.is_some_and(|inode| inodes.contains(&inode))
-        })
+/// The folder from which a machine's paths count; `None` = they mean something else here, or nobody may look.
+pub(super) fn home(machine: &Machine) -> Option<PathBuf> {
+    let place = match machine.pid {
+        Some(pid) => Path::new("/proc").join(pid.to_string()),
+        None => PathBuf::from("/proc/self"),
     };
-    super::processes().into_iter().filter(has).collect()
+    let files = fs::read_link(place.join("ns/mnt")).ok()?;
+    let same = fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == files);
+    same.then(|| fs::read_link(place.join("cwd")).unwrap_or_default())
 }
 
 /// From the root, without links on the way to the last part, which need not be there.

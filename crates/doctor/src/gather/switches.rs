@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn switches(unseen: &mut Vec<String>) -> Vec<Switch> {
     let found = super::processes().into_iter().filter_map(|pid| {
         let words = super::words(pid);
-        is_switch(&words).then_some((pid, words))
+        is_ours(&words, "switch").then_some((pid, words))
     });
     found
         .map(|(pid, words)| {
@@ -48,12 +48,20 @@ pub(super) fn switches(unseen: &mut Vec<String>) -> Vec<Switch> {
         .collect()
 }
 
-fn is_switch(words: &[String]) -> bool {
+/// Processes of daemons of ours.
+pub(super) fn daemons() -> Vec<i32> {
+    let mut found = super::processes();
+    found.retain(|pid| is_ours(&super::words(*pid), "daemon"));
+    found.sort_unstable();
+    found
+}
+
+fn is_ours(words: &[String], wanted: &str) -> bool {
     let [program, verb, ..] = words else {
         return false;
     };
     let name = Path::new(program).file_name();
-    verb == "switch" && name.is_some_and(|name| name.to_string_lossy().starts_with("ringway"))
+    verb == wanted && name.is_some_and(|name| name.to_string_lossy().starts_with("ringway"))
 }
 
 /// What follows an option, each time.
