@@ -73,6 +73,10 @@ pub(super) fn own(machine: &mut Machine, unseen: &mut Vec<String>) {
         },
         Ok(None) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // That none of its files may be looked at is said of all of them at once.
+        Err(error)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && machine.origin == Origin::Hand => {}
         Err(error) => unseen.push(format!(
             "what {} said, {}: {error}",
             machine.name,

@@ -212,7 +212,12 @@ fn no_number_is_too_large() {
 #[test]
 fn facts_that_nest_without_end_are_refused() {
     let path = std::env::temp_dir().join(format!("ringway-facts-{}", std::process::id()));
-    std::fs::write(&path, "{\"new\":".repeat(1 << 20)).unwrap();
+    // What is unknown is skipped; a rule's expressions are kept.
+    let mut facts = sick();
+    facts["networks"][0]["firewall"][0]["rules"] =
+        json!([{"chain": "a", "handle": 1, "expr": ["deep"]}]);
+    let nested = facts.to_string().replace("\"deep\"", &"[".repeat(1 << 20));
+    std::fs::write(&path, nested).unwrap();
     let deep = Facts::load(&path).unwrap_err().to_string();
     std::fs::write(&path, "{\"machines\":[{\"origin\":\"\u{1b}[2J\"}]}").unwrap();
     let odd = Facts::load(&path).unwrap_err().to_string();
