@@ -86,8 +86,7 @@ fn monitor(command: &Command) -> Option<PathBuf> {
         let socket = chardev(id).filter(|it| control && open(it))?;
         socket.get("path")
     });
-    let found = short.chain(long).next().map(PathBuf::from);
-    found
+    short.chain(long).next().map(PathBuf::from)
 }
 
 fn query(path: &Path, machine: &mut Machine) -> Result<(), QmpError> {
