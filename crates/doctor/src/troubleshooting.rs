@@ -12,8 +12,8 @@ const HEAD: &str = "# Troubleshooting\n\n\
     line mends its own: take the first, ask again about that line, and so on until nothing is found; before it starts, a last line\n\
     mends all of them.\n\n\
     The project's tests make these faults for real, run the printed cure and look again, beside a machine that is well. Judged from saved\n\
-    facts alone: `tcg-chosen`, `driver-stopped`, `driver-single-queue`, `vhost-user-socket-guarded`, `nft-missing`, and `qemu-crashes` but for\n\
-    the version that it asks for. Cures that are a reboot (`iommu-off`) are not run.\n\n\
+    facts alone: `tcg-chosen`, `nft-missing`, `vhost-user-socket-guarded`, all of \"The guest's driver\", and `qemu-crashes` but for the version\n\
+    that it asks for. Cures that are a reboot (`iommu-off`) are not run.\n\n\
     This page is made from the table in `crates/doctor/src/faults`: `ringway doctor --table > docs/TROUBLESHOOTING.md`.\n";
 
 /// The page, in Markdown.
