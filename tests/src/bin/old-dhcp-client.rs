@@ -1,6 +1,6 @@
 //! A DHCP client that sums what it reads from a packet socket, as dhclient did before kernels told such sockets of half checksums:
-//! `old-dhcp-client MAC`. It asks five times at most, by the route to 255.255.255.255, and prints the address that it was given, or
-//! with exit code 1 how many answers it took for damaged.
+//! `old-dhcp-client MAC`. It asks until it has five answers, by the route to 255.255.255.255, and prints the address that it was given,
+//! or with exit code 1 how many of them it took for damaged.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,9 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_timeout},
 };
 
-const ATTEMPTS: u32 = 5;
+const ANSWERS: u32 = 5;
+/// A bridge may lose what comes first.
+const ATTEMPTS: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What two machines that ask at once are told apart by.
 const TRANSACTION: [u8; 4] = *b"ring";
@@ -51,6 +53,9 @@ fn main() -> Result<ExitCode> {
 
     let (mut packets, mut bad) = (0, 0);
     for _ in 0..ATTEMPTS {
+        if packets == ANSWERS {
+            break;
+        }
         ask(DISCOVER, &[])?;
         let Some(offer) = answer(&raw, OFFER)? else {
             continue;

@@ -29,6 +29,13 @@ impl Output {
                 "{name} is a directory: give a file in it"
             )));
         }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if !folder.as_os_str().is_empty() && !folder.is_dir() {
+            let folder = folder.display();
+            return Err(Failure::Usage(format!(
+                "{name}: there is no directory {folder}; give one that exists"
+            )));
+        }
         let found = fs::canonicalize(path);
         let is_special = found.is_ok() && !path.is_file();
         let output = Self {
@@ -132,7 +139,7 @@ mod tests {
         let missing = of("/nonexistent/plot.svg").unwrap();
         assert_eq!(
             missing,
-            "--svg /nonexistent/plot.svg cannot be written: No such file or directory (os error 2)"
+            "--svg /nonexistent/plot.svg: there is no directory /nonexistent; give one that exists"
         );
         assert!(of("/").unwrap().contains("is a directory"));
         assert!(of("/proc/plot.svg").unwrap().contains("cannot be written"));
