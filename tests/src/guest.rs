@@ -485,7 +485,8 @@ impl Drop for Guest {
         if thread::panicking() {
             eprintln!("{}", self.last_words());
         }
-        emulator::examine(&self.name, &self.monitor);
+        let said = [&self.console, &self.messages].map(|path| tail(path, 80));
+        emulator::examine(&self.name, &self.monitor, &said.concat());
         self.process.kill();
     }
 }

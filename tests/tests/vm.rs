@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
     Daemon, Endpoint, Lab, Need, Netns, Pair,
-    emulator::again_if_an_interrupt_was_lost,
+    emulator::again_if_the_emulator_failed,
     guest::Builder,
     machine::{Machines, allowed},
     qemu,
@@ -57,7 +57,7 @@ fn guest<'a>(lab: &'a Lab, name: &str, queues: u16) -> Result<Builder<'a>> {
 
 #[test]
 fn guests_started_with_the_printed_flags_use_every_queue() -> Result<()> {
-    again_if_an_interrupt_was_lost(printed_flags)
+    again_if_the_emulator_failed(printed_flags)
 }
 
 fn printed_flags() -> Result<()> {

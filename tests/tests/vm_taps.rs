@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use anyhow::{Context, Result, ensure};
 use ringway_tests::{
     Daemon, Endpoint, Guest, Lab, Need, Netns,
-    emulator::again_if_an_interrupt_was_lost,
+    emulator::again_if_the_emulator_failed,
     iperf::{Iperf, flows},
     machine::Machines,
     pair::{boot_both, ping},
@@ -122,7 +122,7 @@ fn every_pair_carries(
 
 #[test]
 fn machines_of_every_model_run_on_taps_and_leave_nothing() -> Result<()> {
-    again_if_an_interrupt_was_lost(machines_on_taps)
+    again_if_the_emulator_failed(machines_on_taps)
 }
 
 fn machines_on_taps() -> Result<()> {
