@@ -205,7 +205,7 @@ fn machines_on_taps() -> Result<()> {
     one.configure(&name, &format!("{MACVTAP}/24"))?;
     ping(&one, OUTSIDE, 20)?;
     every_pair_carries(&lab, &one, &name, 2, &outside, [MACVTAP, OUTSIDE])?;
-    ensure!(one.run(&format!("ping -c 2 -W 1 {HOST}"))?.status != 0);
+    ensure!(one.run(&format!("busybox ping -c 2 -W 1 {HOST}"))?.status != 0);
 
     // A QEMU that somebody else starts is told the name; a macvtap has none that it would know.
     let arguments = |net: &str| {
